@@ -114,6 +114,18 @@ def test_a_crowd_shares_the_price_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> 
     assert many_s < 0.9 * spent_s(1, 1, 20_000, 10_000)
 
 
+def test_a_turn_without_a_change_keeps_no_later_one_waiting() -> None:
+    """But for the rest that its duration asks for: turns for nothing must leave time for other work."""
+    paced = Pace(S_MIN, S_MAX)
+    paced.took(1.0, 1.0, 0)
+    assert paced.wait_s(1.0) == 0.0
+    paced.took(1.0, 1.001, 0)
+    assert paced.wait_s(1.001) == pytest.approx(COST_FACTOR * 0.001)
+    for changes in (None, 1):
+        paced.took(1.0, 1.0, changes)
+        assert paced.wait_s(1.0) == pytest.approx(S_MIN)
+
+
 class NeverAtOnce(Pace):
     """As a timer does it: every change waits for the interval."""
 
@@ -137,7 +149,7 @@ class Careless(Pace):
 
     rule: ClassVar = "what a turn costs is followed by as much rest"
 
-    def took(self, began_s: float, ended_s: float, changes: int = 0, sharers: int = 1) -> None:
+    def took(self, began_s: float, ended_s: float, changes: int | None = None, sharers: int = 1) -> None:
         super().took(ended_s, ended_s, changes, sharers)
 
 

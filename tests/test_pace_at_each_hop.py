@@ -249,3 +249,46 @@ def test_min_update_interval_holds() -> None:
     _, seen = seen_of(calculator)
     published_s = [at_s for at_s, _ in seen]
     assert min(b - a for a, b in itertools.pairwise(published_s)) >= UPDATE_S - AT_ONCE_S
+
+
+class RoundingLoop(VirtualLoop):
+    """Its timers are rounded to milliseconds, as those of the services' loop: some come too early."""
+
+    is_rounding = False
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        when = self.time() + round(when - self.time(), 3) if self.is_rounding else when
+        return super().call_at(when, callback, *args, context=context)
+
+
+@pytest.mark.parametrize("after_s", [0.0101, 0.0104, 0.0107, 0.0199])
+def test_a_change_within_the_interval_of_its_account_costs_one_look_and_one_turn(
+    after_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its publication waits for the end of the interval and no longer, however timers are rounded."""
+    loop, seen, turns_s = RoundingLoop(), Seen(), list[float]()
+    flush = Valuer.flush
+
+    def counted(self: Valuer, now_ns: int, now_s: float) -> Any:
+        turns_s.append(now_s)
+        return flush(self, now_ns, now_s)
+
+    monkeypatch.setattr(Valuer, "flush", counted)
+
+    async def run() -> None:
+        work, change = calculator(loop, seen)
+        working = loop.create_task(work)
+        await asyncio.sleep(QUIET_S)
+        await change(1.0)
+        await asyncio.sleep(after_s)
+        turns_s.clear()
+        loop.is_rounding = True
+        await change(2.0)
+        await asyncio.sleep(UPDATE_S)
+        await cancel_until_ended([working])
+
+    loop.run_until_complete(run())
+    loop.close()
+    (_, first_s), (_, second_s) = [(price, at_s) for at_s, price in seen if price in (1.0, 2.0)]
+    assert -1e-9 <= second_s - first_s - UPDATE_S <= AT_ONCE_S
+    assert len(turns_s) == 2

@@ -31,12 +31,13 @@ class Pace:
         """Seconds until the next turn; 0: it is due."""
         return max(0.0, self._next_s - now_s)
 
-    def took(self, began_s: float, ended_s: float, changes: int = 0, sharers: int = 1) -> None:
+    def took(self, began_s: float, ended_s: float, changes: int | None = None, sharers: int = 1) -> None:
         """Note the beginning and the end of a turn that passed on all changes made before it began.
 
-        `changes`: how many; 0 where turns follow those of the hop before. `sharers`: how many processes share
-        the work.
+        `changes`: how many; None where turns follow those of the hop before. `sharers`: how many processes
+        share the work.
         """
-        crowd_s = min(CROWD_S_MAX, CROWD_S * changes)
-        wanted_s = sharers * max(self._rest_s_min, COST_FACTOR * (ended_s - began_s), crowd_s)
+        least_s = 0.0 if changes == 0 else self._rest_s_min
+        crowd_s = min(CROWD_S_MAX, CROWD_S * (changes or 0))
+        wanted_s = sharers * max(least_s, COST_FACTOR * (ended_s - began_s), crowd_s)
         self._next_s = ended_s + min(self._rest_s_max, wanted_s)

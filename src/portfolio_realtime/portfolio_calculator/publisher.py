@@ -25,6 +25,8 @@ DEAF_S_MAX: Final = 2.0  # a lost subscription is made again within this, counte
 SIGN_S: Final = 1.0  # each shard sends a sign of life to all servers this often
 REST_S_MIN: Final = 0.005  # changes within this time of a flush share the next one
 REST_S_MAX: Final = 0.05  # the longest pause after a flush
+# Timers of the loop are rounded to milliseconds. A turn just before an account is due would be for nothing.
+ROUNDED_S: Final = 0.0005
 FORGET_STEP: Final = 250  # stored publications removed before other tasks may run
 
 
@@ -75,7 +77,7 @@ class Publisher:
             await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
             wait_s = QUIET_S
             if flush.next_due_s is not None:
-                wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
+                wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()) + ROUNDED_S)
 
     async def _send_traced(self, flush: Flush, began_ns: int) -> None:
         if self._traces is None:

@@ -37,8 +37,8 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
         f"{_CHANNELS} {_INTEREST}",
-        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget expire hgetall hvals hset hdel zcard {_CHANNELS} "
-        "watch multi exec",
+        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget expire hgetall hvals hset hdel zcard "
+        f"{_CHANNELS} watch multi exec",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget pexpiretime hgetall hvals hkeys hlen hmget "
         f"hscan hset hdel {_CHANNELS} {_INTEREST} zadd zcard zrem watch multi exec",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hgetall hkeys hmget "

@@ -56,7 +56,9 @@ class SharedConnection:
     def __init__(self) -> None:
         self.raw = RawConnection(self._take, self._lose)
         self.is_retired = False
-        self.watcher: object = None  # whose keys it watches (`WatchedKeys`): each EXEC ends all that is watched
+        self.watcher: object = (
+            None  # whose keys it watches (`WatchedKeys`): each EXEC ends all that is watched
+        )
         self._loop = asyncio.get_running_loop()
         self._asked: deque[_Question] = deque()
         self._watch: asyncio.TimerHandle | None = None  # one for all that wait
