@@ -16,11 +16,15 @@ class FeedMessageCounts:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
+        self._counters: dict[tuple[str, str], Counter] = {}  # to find the labels takes longer than to count
         self._unknown_types: set[str] = set()
 
     def add(self, feed: str, name: str, count: int = 1) -> None:
         """Count messages of one type."""
-        self._counter.labels(feed, name).inc(count)
+        counter = self._counters.get((feed, name))
+        if counter is None:
+            counter = self._counters[feed, name] = self._counter.labels(feed, name)
+        counter.inc(count)
 
     def add_unread(self, feed: str, name: str) -> None:
         """Count one message of a type that is not read."""

@@ -35,6 +35,7 @@ from portfolio_realtime.market_data_consumer.messages import (
 )
 from portfolio_realtime.market_data_consumer.silence import Silence
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
+from portfolio_realtime.market_data_consumer.sought_symbols import SoughtSymbols
 from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream, StreamLost
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark
@@ -97,8 +98,7 @@ class MarketSubscription:
         self._shown: dict[str, SnapshotTrade] = {}  # symbol -> the trade in its newest snapshot
         self._missed: dict[str, tuple[int, float]] = {}  # symbol -> time of a snapshot's trade, when seen
         self._renewing: set[str] = set()  # symbols that are subscribed and mute
-        # symbol whose snapshot was taken -> whether `take_unmarked` saw it
-        self._sought: dict[str, bool] = {}
+        self._sought = SoughtSymbols()
 
     def want(self, symbols: Iterable[str]) -> None:
         """Keep the marks of exactly these symbols. Symbols dropped now stay for LEAVING_S."""
@@ -139,6 +139,8 @@ class MarketSubscription:
         if feed != self.feed:
             self._silence.reset()
         self.feed = feed
+        for counter in (self._metrics.ignored_trades, self._metrics.refused_trades):
+            counter.labels(feed.name)  # shown as 0 until there is one
         self._settled.clear()
         self._shown.clear()
         self._missed.clear()
@@ -229,8 +231,9 @@ class MarketSubscription:
         trades = len(arrived.trades) + sum(isinstance(one, StreamTrade) for one in arrived.messages)
         self._judge_clock(counts.ahead - ahead_count, trades - ignored - refused)
         name = self.feed.name
-        self._metrics.ignored_trades.labels(name).inc(ignored)
-        self._metrics.refused_trades.labels(name).inc(refused)
+        if ignored or refused:
+            self._metrics.ignored_trades.labels(name).inc(ignored)
+            self._metrics.refused_trades.labels(name).inc(refused)
         self._count_unread(arrived)
         self.moved.set()
 
@@ -289,7 +292,7 @@ class MarketSubscription:
             del self._leaving[symbol]
             self._pending.pop(symbol, None)
             self._shown.pop(symbol, None)
-            self._sought.pop(symbol, None)
+            self._sought.forget(symbol)
         self.book.forget(gone)
 
     async def _until_changed(self) -> None:
@@ -322,7 +325,7 @@ class MarketSubscription:
                 for each in snapshots:
                     failures += await self._read_snapshots(each, parts)
                 if not failures:
-                    self._sought = {**dict.fromkeys(itertools.chain(*parts), False), **self._sought}
+                    self._sought.note(itertools.chain(*parts))
                     self.moved.set()
                 await self._recover(failures)
             if self._caught_up_ns is None and self._subscribed:
@@ -349,14 +352,13 @@ class MarketSubscription:
 
         As of the marks that were last taken from the book.
         """
-        new = [symbol for symbol, is_told in self._sought.items() if not is_told]
-        self._sought.update(dict.fromkeys(new, True))
+        new = self._sought.take_untold()
         return [one for one in new if self.book.is_followed(one) and not self.book.has_mark(one)]
 
     def write_all_again(self) -> None:
         """Write all marks and all symbols without one again, because Valkey may have lost them."""
         self.book.touch_all()
-        self._sought = dict.fromkeys(self._sought, False)
+        self._sought.tell_again()
         self.moved.set()
 
     def refuse_snapshot(self, symbol: str, reason: str) -> None:
