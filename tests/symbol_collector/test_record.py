@@ -36,21 +36,6 @@ def test_a_repeat_changes_nothing() -> None:
     assert Decimal(1500) == shown(record).cash
 
 
-def test_a_booking_that_changes_its_status_needs_a_statement() -> None:
-    """Except for a cancellation, which takes it back, nobody documents what another status then means."""
-    record = known()
-    deposit = booking("CSD", 500)
-    record.apply_activity(deposit, at_s(0))
-    record.observe(statement(1500), at_s(10), at_s(10.1))
-    assert record.account(1, 0).unconfirmed is None
-
-    assert record.apply_activity(booking("CSD", 500, ref_id=deposit.ref_id, status="deleted"), at_s(20))
-    told = record.account(2, 0)
-    assert (told.cash, record.look_again_ns is not None) == (1500, True)
-    assert told.unconfirmed is not None
-    assert told.unconfirmed.reason == "event refused"
-
-
 def test_cost_basis_is_the_weighted_average() -> None:
     """What is added costs its price, what is reduced takes its share, what turns over starts again."""
     record = known("1000", {"AAPL": "4"})  # cost 40

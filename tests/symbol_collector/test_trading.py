@@ -83,6 +83,24 @@ def test_a_canceled_row_takes_the_booking_back() -> None:
     assert (undone.is_void, undone.previous_id, undone.published_ns) == (True, DEPOSIT["id"], NOW_NS)
     assert undone.ref_id != DEPOSIT["id"]
     assert trading_rows.row_id(canceled) != trading_rows.row_id(DEPOSIT)
+    deleted = activity({**DEPOSIT, "status": "deleted"}, NOW_NS)
+    assert (deleted.is_void, deleted.is_executed, deleted.ref_id) == (True, False, undone.ref_id)
+
+
+async def test_a_row_that_was_pending_is_read_again_when_it_is_executed() -> None:
+    """In place, with its old time: it happened when it was seen to, and a statement of before lacks it."""
+    inbox = Inbox()
+    pending_row = {**DEPOSIT, "status": "pending"}
+    client = Activities({trading_rows.TRADES: [], trading_rows.CASH_AND_OTHERS: [pending_row]})
+    follower = TradingFollower(client, config.load(), Still(), inbox)
+    for rows in ([pending_row], [pending_row], [DEPOSIT], [DEPOSIT]):
+        client.rows[trading_rows.CASH_AND_OTHERS] = rows
+        await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
+    await client.__aexit__(None, None, None)
+
+    pending, executed = inbox.taken
+    assert (pending.status, executed.status) == ("pending", "executed")
+    assert (pending.ref_id, executed.published_ns) == (executed.ref_id, NOW_NS)
 
 
 @pytest.mark.parametrize(

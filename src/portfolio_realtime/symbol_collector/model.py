@@ -20,6 +20,7 @@ CENT: Final = Decimal("0.01")
 CLOSED: Final = "ACCOUNT_CLOSED"
 DOLLAR: Final = "USD"
 EXECUTED, CORRECTED, CANCELED = "executed", "correct", "canceled"  # statuses of a booking; any other: not yet
+TAKEN_BACK: Final = frozenset({CANCELED, "deleted", "rejected", "refused", "returned"})  # for good
 CASH: Final = "cash"  # stands among symbols where cash is unvalued, unexplained or unconfirmed
 
 # A root may end in a digit (`MDU1`): a contract that was adjusted for a corporate action.
@@ -180,6 +181,18 @@ def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
 def void(activity: Activity) -> Activity:
     """The same booking without any effect."""
     return msgspec.structs.replace(activity, is_void=True)
+
+
+def dropped(activity: Activity) -> Activity:
+    """The same booking, which has not happened: nor is what it would have corrected taken back."""
+    return msgspec.structs.replace(activity, is_void=True, previous_id=None)
+
+
+def takes_back(activity: Activity, corrected: Activity) -> bool:
+    """Whether a correction moves the opposite of what it corrects: that is a reversal, not another amount."""
+    legs = {symbol: -quantity for symbol, quantity in corrected.legs.items()}
+    is_opposite = activity.net_amount == -corrected.net_amount and activity.legs == legs
+    return is_opposite and not activity.is_void and bool(activity.net_amount or legs)
 
 
 def of_short_position(activity: Activity) -> Activity:

@@ -39,7 +39,7 @@ from portfolio_realtime.symbol_collector.model import (
     sum_of,
     void,
 )
-from portfolio_realtime.symbol_collector.records import cash_flows
+from portfolio_realtime.symbol_collector.records import cash_flows, differences
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.holds import without_hold
 from portfolio_realtime.symbol_collector.records.open_reasons import Reason
@@ -100,13 +100,13 @@ class AccountRecord(DriftingRecord):
         if (known := self._booked.get(activity.ref_id)) is not None:
             if known.status == activity.status:
                 return False
-            if activity.status != CANCELED and known.is_executed:
+            if known.is_executed and activity.is_executed and activity.status != CANCELED:
                 self.refuse_activity(now_ns)
                 return True
-            activity = self._after(known, activity)
+            activity = self._after(known, activity, now_ns)
         if activity.ref_id in self._booked or self._booked.is_told_by_row(activity):
             return False
-        activity = self._in_stated_units(self._in_its_direction(activity))
+        activity = self._in_stated_units(self._in_its_direction(self._as_reversal(activity)))
         is_memo = activity.activity_type == activity_types.MEMO
         if is_memo and not self._are_memos_cash:
             activity = void(activity)
@@ -136,14 +136,18 @@ class AccountRecord(DriftingRecord):
         held = self._balances.holdings.get(leaves) or self._balances.holdings.get(comes)
         return of_short_position(activity) if held is not None and held.quantity < 0 else activity
 
-    def _after(self, known: Activity, activity: Activity) -> Activity:
-        """A booking that is told again under its own id, with another status."""
+    def _after(self, known: Activity, activity: Activity, now_ns: int) -> Activity:
+        """A booking that is told again under its own id, with another status.
+
+        One that was executed is taken back: by a statement only, unless it is said to be canceled.
+        """
         if known.is_executed:
-            ref_id = f"{activity.ref_id}/{CANCELED}"
-            return msgspec.structs.replace(activity, ref_id=ref_id, previous_id=activity.ref_id)
-        self._uncertain = [one for one in self._uncertain if one.ref_id != known.ref_id]
-        self._presumed.pop(known.ref_id, None)
-        self._booked.remove(known.ref_id)
+            ref_id = f"{known.ref_id}/{CANCELED}"
+            before = self._booked.get(ref_id)
+            if before is not None and not before.is_executed and before.status != activity.status:
+                self._forget(before, now_ns)
+            return msgspec.structs.replace(activity, ref_id=ref_id, previous_id=known.ref_id, is_void=True)
+        self._forget(known, now_ns)
         return activity
 
     def _settle_contradiction(self) -> None:
@@ -249,7 +253,12 @@ class AccountRecord(DriftingRecord):
             self._move(activity)
             is_late = self._is_confirmed_without(activity)
             is_lone_leg = activity_types.of(activity.activity_type).legs is Legs.SEVERAL  # of no group
-            is_guess = is_lone_leg or self._is_kind_guessed(activity)
+            is_guess = (
+                is_lone_leg
+                or self._is_kind_guessed(activity)
+                or self._booked.is_corrected_again(activity)
+                or differences.is_of_another_unit(activity)
+            )
             if is_late or is_guess:
                 self._is_unsettled = True
             if (

@@ -24,6 +24,7 @@ class Booked:
         self._all: dict[str, Activity] = {}
         self._only_rows: dict[str, int] = {}  # row that no event has reported -> when it was compared
         self._inferred: dict[str, Activity] = {}  # ref_id of a correction -> what it must have corrected
+        self._corrections: dict[str, list[str]] = {}  # ref_id -> of those that correct it
 
     def __contains__(self, ref_id: str) -> bool:
         return ref_id in self._all
@@ -38,11 +39,9 @@ class Booked:
     def add(self, activity: Activity) -> Activity | None:
         """Remember a booking. Returns the one that was forgotten for it, if any."""
         self._all[activity.ref_id] = activity
-        if len(self._all) <= BOOKINGS_MAX:
-            return None
-        forgotten = self._all.pop(next(iter(self._all)))
-        self._inferred.pop(forgotten.ref_id, None)
-        return forgotten
+        if activity.previous_id is not None:
+            self._corrections.setdefault(activity.previous_id, []).append(activity.ref_id)
+        return self.remove(next(iter(self._all))) if len(self._all) > BOOKINGS_MAX else None
 
     def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
         """Which of these rows no event has reported, by `ref_id` or otherwise by what they move.
@@ -79,19 +78,41 @@ class Booked:
         """Replace a booking by a more exact version of it."""
         self._all[activity.ref_id] = activity
 
-    def remove(self, ref_id: str) -> None:
-        """Forget one booking."""
-        self._all.pop(ref_id, None)
+    def remove(self, ref_id: str) -> Activity | None:
+        """Forget one booking, and return it."""
+        self._inferred.pop(ref_id, None)
+        self._only_rows.pop(ref_id, None)
+        removed = self._all.pop(ref_id, None)
+        if removed is not None and ref_id in (others := self._corrections.get(removed.previous_id or "", [])):
+            others.remove(ref_id)
+        return removed
 
     def infer(self, correction: Activity, original: Activity) -> None:
         """Remember this as the booking that the correction corrects."""
         self._inferred[correction.ref_id] = original
 
     def corrected(self, activity: Activity) -> Activity | None:
-        """The earlier booking that this one corrects, if it is known."""
+        """The earlier booking that this one corrects, if it is known.
+
+        Of several that name the same one, each corrects the one before it.
+        """
         if activity.previous_id is None:
             return None
-        return self._all.get(activity.previous_id) or self._inferred.get(activity.ref_id)
+        known = self._all.get(activity.previous_id)
+        if known is None:
+            return self._inferred.get(activity.ref_id)
+        for ref_id in self._corrections.get(activity.previous_id, ()):
+            if ref_id == activity.ref_id:
+                break
+            one = self._all.get(ref_id)
+            if one is not None and one.previous_id == activity.previous_id:
+                known = one
+        return known
+
+    def is_corrected_again(self, activity: Activity) -> bool:
+        """Whether it corrects what another booking has corrected already."""
+        corrected = self.corrected(activity)
+        return corrected is not None and corrected.previous_id == activity.previous_id
 
     def corrects_unknown(self, activity: Activity) -> bool:
         """Whether it corrects a booking that we do not have."""
@@ -101,9 +122,7 @@ class Booked:
         """Forget bookings that are too old to be repeated."""
         for one in self:
             if max(one.published_ns, one.executed_ns) < oldest_ns:
-                del self._all[one.ref_id]
-                self._inferred.pop(one.ref_id, None)
-                self._only_rows.pop(one.ref_id, None)
+                self.remove(one.ref_id)
 
     def sum_up(self, day: Day, without: Collection[str]) -> None:
         """Count all bookings except these, given by ref_id."""

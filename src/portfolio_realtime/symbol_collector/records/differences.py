@@ -33,6 +33,7 @@ TRADE_FEE_MAX: Final = Decimal("0.02")  # rounding up to cents may add this to e
 IMMATERIAL: Final = Decimal("0.005")  # dollars; less does not change a cent
 PRICE_TOLERANCE: Final = 0.2  # how far the price may deviate from the ratio; trading pauses beyond
 RATIO_SHARE: Final = 0.5  # a price nearer to the old one than to the split's is no split
+UNIT_TOLERANCE: Final = Decimal("0.1")  # of a trade's value: commissions; other contracts differ by more
 CENT: Final = Decimal("0.01")
 
 
@@ -256,6 +257,21 @@ def _cash_fee_max(trade: Activity) -> Decimal:
             + SALE_FEE_MAX * max(ZERO, trade.net_amount)
         )
     return TRADE_FEE_MAX + SHARE_FEE_MAX * abs(trade.quantity) + SALE_FEE_MAX * max(ZERO, trade.net_amount)
+
+
+def is_of_another_unit(activity: Activity) -> bool:
+    """Whether a contract may have another number of shares than we count, by its symbol or its amount.
+
+    No position has stated it yet: until one does, its value may be wrong.
+    """
+    if activity.stated_multiplier is not None or not activity.moves_quantity:
+        return False
+    if not activity.is_unit_known:
+        return True
+    if activity.asset_class != US_OPTION or activity.activity_type != activity_types.TRADE:
+        return False
+    value, paid = abs(activity.value), abs(activity.net_amount)
+    return value > 0 and abs(paid - value) > _cash_fee_max(activity) + UNIT_TOLERANCE * value
 
 
 def is_split(

@@ -17,8 +17,9 @@ from portfolio_realtime.symbol_collector.model import (
     Effect,
     Holding,
     Statement,
+    dropped,
     effect_of,
-    void,
+    takes_back,
     with_units,
 )
 from portfolio_realtime.symbol_collector.records import cash_flows, differences
@@ -252,8 +253,22 @@ class RecordState:
                 and one.ref_id not in self._presumed
             ):
                 self._uncertain.remove(one)
-                self._booked.replace(void(one))
+                self._booked.replace(dropped(one))
                 self._has_new_bookings = True
+
+    def _forget(self, known: Activity, now_ns: int) -> None:
+        """Forget a booking that no statement has decided."""
+        self._uncertain = [one for one in self._uncertain if one.ref_id != known.ref_id]
+        self._presumed.pop(known.ref_id, None)
+        self._booked.remove(known.ref_id)
+        self._tell_uncertain(now_ns)
+
+    def _as_reversal(self, activity: Activity) -> Activity:
+        """A correction by the opposite amount only takes back what it corrects, if a statement agrees."""
+        corrected = self._booked.corrected(activity)
+        if corrected is None or not takes_back(activity, corrected):
+            return activity
+        return msgspec.structs.replace(activity, is_void=True, is_tentative=True)
 
     def _by_publication(self) -> list[Activity]:
         """The uncertain bookings, oldest first."""

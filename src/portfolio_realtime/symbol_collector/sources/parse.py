@@ -21,6 +21,7 @@ from portfolio_realtime.symbol_collector.model import (
     CANCELED,
     CENT,
     DOLLAR,
+    TAKEN_BACK,
     AccountState,
     Activity,
     Holding,
@@ -248,7 +249,8 @@ def activity(payload: Any) -> Activity:
     activity_type = _text(fields, "activity_type")
     subtype = str(fields.get("activity_subtype") or fields.get("activity_sub_type") or "")
     status = str(fields.get("status") or "").lower()
-    is_void = status == CANCELED or "bust" in str(details.get("execution_type") or "")
+    takes_back = status == CANCELED or (status in TAKEN_BACK and bool(fields.get("previous_id")))
+    is_void = takes_back or "bust" in str(details.get("execution_type") or "")
     stated_symbol = details.get("symbol") or fields.get("symbol")
     is_fee_in_coins = _is_fee_in_coins(fields, activity_type, stated_symbol)
     is_coin = activity_type in _COINS or is_fee_in_coins

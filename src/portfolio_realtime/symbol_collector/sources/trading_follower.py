@@ -31,6 +31,7 @@ SEEN_MAX: Final = 50_000
 LISTEN_PAUSE_S_MIN: Final = 1.0
 LISTEN_PAUSE_S_MAX: Final = 60.0  # the longest pause while the stream is refused; polling goes on
 REFUSED_MAX: Final = 1_000  # remembered rows that could not be read
+PENDING_MAX: Final = 1_000  # remembered rows whose booking has not happened yet
 ORDERS_MAX: Final = 1_000  # orders with remembered fills
 
 log = structlog.get_logger()
@@ -63,6 +64,7 @@ class TradingFollower:
         self._since_ns: int | None = None
         self._turn = asyncio.Lock()
         self._seen: dict[str, None] = {}
+        self._pending: dict[str, None] = {}  # ids of rows whose booking has not happened yet
         self._refused: dict[str, None] = {}
         self._filled: dict[str, Decimal] = {}  # order -> filled quantity according to the rows
         self._expected: dict[str, Decimal] = {}  # order -> filled quantity according to the stream
@@ -185,13 +187,21 @@ class TradingFollower:
         seen_ns = None if is_deep else now_ns
         for row in reversed(rows):
             try:
-                activity = parse.activity(trading_rows.event_of(row, self._account_id, seen_ns, now_ns))
+                activity = parse.activity(self._event(row, seen_ns, now_ns))
             except PayloadRefused as error:
                 self._refuse(row, str(error))
             else:
                 self._inbox.take_activity(activity, is_live=False)
                 self._note(row)
         return len(rows)
+
+    def _event(self, row: Any, seen_ns: int | None, now_ns: int) -> dict[str, Any]:
+        name = trading_rows.row_id(row)
+        was_pending = name.partition("/")[0] in self._pending
+        if trading_rows.is_pending(row):
+            self._pending[name] = None
+            _bound(self._pending, PENDING_MAX)
+        return trading_rows.event_of(row, self._account_id, seen_ns, now_ns, was_pending=was_pending)
 
     def _refuse(self, row: Any, reason: str) -> None:
         """Report an unreadable row once, and try it again at each poll."""

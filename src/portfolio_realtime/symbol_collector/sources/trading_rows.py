@@ -6,7 +6,7 @@ parser and one record serve both. Rows state less; what is missing stays missing
 | row                    | event                                                                            |
 | ---------------------- | -------------------------------------------------------------------------------- |
 | FILL                   | TRD without `net_amount` (see `parse.activity`)                                  |
-| status `canceled`      | a second event that reverses the first one: the row keeps its id                 |
+| status `canceled`, …   | a second event that reverses the first one: the row keeps its id                 |
 | `qty` of a cash payment | the shares that are paid for: no position changes                                |
 | no `created_at`        | published when we first saw it; in the first reading, at noon New York of `date` |
 """
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.model import CANCELED, EXECUTED, market_symbol
+from portfolio_realtime.symbol_collector.model import CANCELED, CORRECTED, EXECUTED, TAKEN_BACK, market_symbol
 
 TRADES: Final = "trade_activity"
 CASH_AND_OTHERS: Final = "non_trade_activity"
@@ -30,17 +30,24 @@ _NOON: Final = time(12)
 
 
 def row_id(row: Any) -> str:
-    """Identifies one state of a row: its id, and whether it has been canceled."""
+    """Identifies a booking by its row's id, and what takes it back."""
     if not isinstance(row, Mapping):
         return ""
     stated = row.get("id")
     name = stated if isinstance(stated, str) else ""
-    return f"{name}/{CANCELED}" if name and _is_canceled(row) else name
+    return f"{name}/{CANCELED}" if name and _is_taken_back(row) else name
 
 
 def row_name(row: Any) -> str:
-    """As `row_id`, with a generated name for a row without an id, which can only be refused."""
-    return row_id(row) or f"unnamed {zlib.crc32(repr(row).encode()):08x}"
+    """Identifies one state of a row, also of one without an id, which can only be refused."""
+    if not (name := row_id(row)):
+        return f"unnamed {zlib.crc32(repr(row).encode()):08x}"
+    return f"{name}/{_status(row)}" if is_pending(row) else name
+
+
+def is_pending(row: Any) -> bool:
+    """Whether a row tells of a booking that has not happened yet, and may change."""
+    return isinstance(row, Mapping) and _status(row) not in (EXECUTED, CORRECTED, *TAKEN_BACK)
 
 
 def last_id(rows: Sequence[Any]) -> str | None:
@@ -70,8 +77,10 @@ def about_ns(row: Any) -> int | None:
     return booked_ns
 
 
-def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dict[str, Any]:
-    """The activity event for a row. `seen_ns` is when the row appeared; None for history.
+def event_of(
+    row: Any, account_id: str, seen_ns: int | None, now_ns: int, *, was_pending: bool = False
+) -> dict[str, Any]:
+    """The activity event for a row. `seen_ns` is when the row appeared, or changed; None for history.
 
     Errors in a row are left for `parse.activity` to refuse.
     """
@@ -81,16 +90,16 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
     activity_type = str(fields.get("activity_type") or "")
     subtype = str(fields.get("activity_sub_type") or "")
     is_fill = activity_type == activity_types.FILL
-    is_canceled = _is_canceled(fields)
+    is_taken_back = _is_taken_back(fields)
     booked_ns = row_ns(fields) or seen_ns or min(_noon_ns(fields), now_ns)
-    published_ns = seen_ns if seen_ns is not None and is_canceled else booked_ns
+    published_ns = seen_ns if seen_ns is not None and (is_taken_back or was_pending) else booked_ns
     is_whole = not is_fill or all(fields.get(name) for name in _FILL_NEEDS)
     spelled = market_symbol(str(fields.get("symbol") or ""))
     is_moving = is_whole and activity_types.moves_position(activity_type, subtype, spelled)
     event = {
         "account_id": account_id,
         "event_id": row_id(fields),
-        "previous_id": fields.get("id") if is_canceled else None,
+        "previous_id": fields.get("id") if is_taken_back else None,
         "activity_type": activity_types.TRADE if is_fill else activity_type,
         "activity_subtype": subtype or None,
         "status": fields.get("status") or EXECUTED,
@@ -119,8 +128,12 @@ def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
     return event
 
 
-def _is_canceled(row: Mapping[str, Any]) -> bool:
-    return str(row.get("status") or "").lower() == CANCELED
+def _status(row: Mapping[str, Any]) -> str:
+    return str(row.get("status") or EXECUTED).lower()
+
+
+def _is_taken_back(row: Mapping[str, Any]) -> bool:
+    return _status(row) in TAKEN_BACK
 
 
 def _noon_ns(row: Mapping[str, Any]) -> int:

@@ -1,0 +1,1 @@
+"""Tests of bookings that only a statement can decide."""
