@@ -35,6 +35,7 @@ PRICE_TOLERANCE: Final = 0.2  # how far the price may deviate from the ratio; tr
 RATIO_SHARE: Final = 0.5  # a price nearer to the old one than to the split's is no split
 UNIT_TOLERANCE: Final = Decimal("0.1")  # of a trade's value: commissions; other contracts differ by more
 CENT: Final = Decimal("0.01")
+HALF_CENT: Final = CENT / 2
 
 
 class Cause(StrEnum):
@@ -257,6 +258,24 @@ def _cash_fee_max(trade: Activity) -> Decimal:
             + SALE_FEE_MAX * max(ZERO, trade.net_amount)
         )
     return TRADE_FEE_MAX + SHARE_FEE_MAX * abs(trade.quantity) + SALE_FEE_MAX * max(ZERO, trade.net_amount)
+
+
+def without_rounding(missing: Decimal, bookings: Iterable[Activity]) -> Decimal:
+    """Cash that these bookings lack, without what the rounding of their amounts accounts for.
+
+    Amounts are stated in whole cents. Whether the broker's cash is, too, shows in what is missing.
+    """
+    beyond = sum(map(_beyond_cents, bookings), ZERO)
+    left = missing - beyond
+    return left if abs(left) < IMMATERIAL or missing % CENT else missing
+
+
+def _beyond_cents(activity: Activity) -> Decimal:
+    """What a trade moves beyond its stated amount, if this is rounded to the cent."""
+    if activity.activity_type != activity_types.TRADE or activity.is_void or activity.counter is not None:
+        return ZERO
+    beyond = -activity.value - activity.net_amount
+    return beyond if abs(beyond) <= HALF_CENT else ZERO
 
 
 def is_of_another_unit(activity: Activity) -> bool:

@@ -40,8 +40,10 @@ class DriftingRecord(RecordState):
             return
         with localcontext(EXACT):
             missing = self._balances.cash - before - self._day.booked_cash
-        rounding = sum((one.rounding for one in self._booked if self._day.contains(one)), ZERO)
-        values = [one for one in self._booked if _states_value(one) and self._day.contains(one)]
+        booked = [one for one in self._booked if self._day.contains(one)]
+        missing = differences.without_rounding(missing, booked)
+        rounding = sum((one.rounding for one in booked), ZERO)
+        values = [one for one in booked if _states_value(one)]
         if missing and missing == -sum((one.net_amount for one in values), ZERO):
             self._take_for_values(values)
             return
@@ -77,6 +79,8 @@ class DriftingRecord(RecordState):
             if not kind.is_external and kind.code != activity_types.TRADE:  # REST had it before its booking
                 for name, amount in self._effect(one).parts.items():
                     lacking[name] = lacking.get(name, ZERO) + amount
+        if lacking.get(CASH):
+            lacking[CASH] = differences.without_rounding(lacking[CASH], [one for one, _ in self._applied])
         for name, amount in lacking.items():
             if amount and not self._is_immaterial(name, amount, statement):
                 cause = self._cause(name, amount, lacking, statement, (costs, quantities))
