@@ -115,7 +115,7 @@ _ROWS: Final = (
     ("FIMAT", "bond repaid", True, False, _UNKNOWN, _MAYBE, "events"),
     ("OPASN", "option assigned", True, False, _NOTHING, _SEVERAL, "broker trading events"),
     ("OPEXC", "option exercised", True, False, _NOTHING, _SEVERAL, "broker trading events"),
-    ("OPEXP", "option expired", True, False, _NOTHING, _ALONE, "broker trading events"),
+    ("OPEXP", "option expired", True, False, _NOTHING, _MAYBE, "broker trading events"),
     ("OPTRD", "shares of an option", True, False, _PRICE, _SEVERAL, "broker trading events"),
     ("OPCSH", "cash of an option", False, False, _NOTHING, _SEVERAL, "broker trading events"),
     (ADJUSTMENT, "option adjusted", True, False, _UNKNOWN, _SEVERAL, "broker trading events"),

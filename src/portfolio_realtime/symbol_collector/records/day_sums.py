@@ -33,7 +33,7 @@ class Day:
         self.marks_from_ns = marks_from_ns or {}
         self.external_cash_flow = ZERO
         self.booked_cash = ZERO  # by all bookings of the day
-        self._cut_off_ns = cash_flows.cut_off_ns(balance_asof)
+        self.cut_off_ns = cash_flows.cut_off_ns(balance_asof)
         self._books_closed_ns = cash_flows.books_closed_ns(balance_asof)
         self._traded: dict[str, Traded] = {}
         self._undescribed: dict[str, int] = {}  # symbol or CASH -> bookings of an undocumented type
@@ -60,7 +60,7 @@ class Day:
 
     def contains(self, activity: Activity) -> bool:
         """Whether the booking belongs to the day, because `last_equity` does not contain it."""
-        return activity.executed_ns > self._cut_off_ns or activity.published_ns > self._books_closed_ns
+        return activity.executed_ns > self.cut_off_ns or activity.published_ns > self._books_closed_ns
 
     def _add(self, activity: Activity, sign: int) -> None:
         if activity.is_void:

@@ -158,8 +158,8 @@ class RecordState:
 
     @property
     def _uncertain_flows(self) -> tuple[str, ...]:
-        """CASH if it is unknown whether an external cash flow is in the cash."""
-        has_any = any(
+        """CASH if it is unknown whether an external cash flow is in the cash, or in a last equity to come."""
+        has_any = self._asked.from_ns < self._day.cut_off_ns or any(
             self._taken.from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
             for one in self._uncertain
             if one.ref_id not in self._presumed
