@@ -189,10 +189,16 @@ def dropped(activity: Activity) -> Activity:
 
 
 def takes_back(activity: Activity, corrected: Activity) -> bool:
-    """Whether a correction moves the opposite of what it corrects: that is a reversal, not another amount."""
-    legs = {symbol: -quantity for symbol, quantity in corrected.legs.items()}
-    is_opposite = activity.net_amount == -corrected.net_amount and activity.legs == legs
-    return is_opposite and not activity.is_void and bool(activity.net_amount or legs)
+    """Whether a correction moves the opposite of what it corrects: that is a reversal, not another amount.
+
+    The cash of a reversed trade may lack its fees.
+    """
+    if activity.is_void or corrected.is_void:
+        return False
+    if corrected.legs:
+        legs = {symbol: -quantity for symbol, quantity in corrected.legs.items()}
+        return activity.legs == legs and activity.net_amount * corrected.net_amount <= 0
+    return bool(activity.net_amount) and not activity.legs and activity.net_amount == -corrected.net_amount
 
 
 def of_short_position(activity: Activity) -> Activity:

@@ -98,3 +98,41 @@ def test_a_pending_booking_that_is_rejected_is_not_counted_twice_in_the_mark() -
     record.observe(statement(1000), at_s(20), at_s(20.1))
     after = record.account(2, 0)
     assert (after.cash, after.external_cash_flow, after.unconfirmed) == (1000, 0, None)
+
+
+@pytest.mark.parametrize("amount", ["500", "499.98", "0"])
+def test_a_trade_corrected_by_the_opposite_quantity_is_reversed(amount: str) -> None:
+    """It is not a sale in place of the purchase; until a statement shows it, the purchase counts, marked."""
+    record = known()
+    bought = booking("TRD", -500, at=0, symbol="AAPL", quantity=Decimal(5), price=Decimal(100))
+    back = booking(
+        "TRD",
+        amount,
+        at=10,
+        symbol="AAPL",
+        quantity=Decimal(-5),
+        price=Decimal(100),
+        previous_id=bought.ref_id,
+    )
+    record.apply_activity(bought, at_s(0))
+    record.apply_activity(back, at_s(10))
+    told = record.account(1, 0)
+    assert (told.cash, [one.quantity for one in told.positions]) == (500, [5])
+    assert told.unconfirmed is not None
+
+    record.observe(statement(1000), at_s(20), at_s(20.1))
+    after = record.account(2, 0)
+    assert (after.cash, after.positions, after.unexplained, after.unconfirmed) == (1000, (), {}, None)
+
+
+def test_a_correction_to_another_quantity_is_no_reversal() -> None:
+    """It takes the place of what it corrects at once."""
+    record = known()
+    bought = booking("TRD", -500, at=0, symbol="AAPL", quantity=Decimal(5), price=Decimal(100))
+    less = booking(
+        "TRD", -400, at=10, symbol="AAPL", quantity=Decimal(4), price=Decimal(100), previous_id=bought.ref_id
+    )
+    record.apply_activity(bought, at_s(0))
+    record.apply_activity(less, at_s(10))
+    told = record.account(1, 0)
+    assert (told.cash, [one.quantity for one in told.positions], told.unconfirmed) == (600, [4], None)
