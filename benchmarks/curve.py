@@ -20,7 +20,6 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 import typer
-from scipy.optimize import nnls
 
 from benchmarks.provenance import provenance
 from benchmarks.valuation import MOVED_SHARE, NOW_NS, Holdings, holdings, marks, recalculate
@@ -155,6 +154,8 @@ def measured_flushes() -> list[Flush]:
 
 def fitted(sizes: Sequence[tuple[int, int]], times_ms: Sequence[float]) -> Cost:
     """The cost of (accounts, positions) whose relative errors are as small as can be; nothing is negative."""
+    from scipy.optimize import nnls  # not above: it takes a second and a half, in each worker of the tests
+
     terms = np.array([(1, accounts, positions) for accounts, positions in sizes])
     found, _ = nnls(terms / np.array(times_ms)[:, None], np.ones(len(times_ms)))
     fixed_ms, account_ms, position_ms = found.tolist()

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 import typer
-from scipy.optimize import nnls
 
 from benchmarks.compare.figures import Run
 from benchmarks.compare.load import Load
@@ -80,6 +79,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
     """
     if max(values) - min(values) < max(values) / 10:
         return None
+    from scipy.optimize import nnls  # not above: it takes a second and a half, in each worker of the tests
 
     def misfit(power: float) -> float:
         terms = np.array([(1, (size / sizes[-1]) ** power) for size in sizes])

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from importlib.metadata import entry_points
@@ -24,6 +23,7 @@ from portfolio_realtime.__main__ import COMMANDS
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state import State, keys, open_state
+from tests.support.simulators.forked import ForkedSimulator
 
 collect_ignore = ["cloudflare"]  # beside the SDK, in an environment of its own: make cloudflare-check
 SHARDS: Final = 4
@@ -96,6 +96,12 @@ SLOW_TESTS: Final = frozenset(  # many examples, of which one file has a few che
         "test_the_same_seed_gives_the_same_bytes_in_virtual_time",
     )
 )
+LONG_FILES: Final = (  # begin first: else one worker is still at the last of them when all others have ended
+    "upgrade/test_upgrade.py",
+    "simulation/test_core.py",
+    "frontend/test_app.py",
+    "frontend/test_page.py",
+)
 SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whole system
     (
         "mortal_server",
@@ -112,7 +118,11 @@ SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whol
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by folder and by fixtures what `make test-fast` runs: no server, no browser, no whole system."""
+    """Mark by folder and by fixtures what `make test-fast` runs: no server, no browser, no whole system.
+
+    The files that take longest come first.
+    """
+    items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in LONG_FILES)
     for item in items:
         assert isinstance(item, pytest.Function)
         if item.path.name in SLOW_FILES or item.originalname in SLOW_TESTS:
@@ -226,13 +236,18 @@ async def opened(url: str, holder: str = "test", lease_ms: int = LEASE_MS) -> As
         await state.close()
 
 
+async def emptied(valkey: Valkeys) -> str:
+    """Its URL, once it is empty."""
+    await valkey.flush()
+    async with opened(valkey.url) as state:
+        await state.revocations.confirm()  # a system that has been running for long
+    return valkey.url
+
+
 @pytest.fixture
 async def valkey_url(session_valkey: Valkeys) -> str:
     """URL of a real, empty Valkey."""
-    await session_valkey.flush()
-    async with opened(session_valkey.url) as state:
-        await state.revocations.confirm()  # a system that has been running for long
-    return session_valkey.url
+    return await emptied(session_valkey)
 
 
 @pytest.fixture
@@ -245,8 +260,8 @@ async def state(valkey_url: str) -> AsyncGenerator[State]:
 class Simulator:
     """A simulated Alpaca in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process = process
+    def __init__(self, forked: ForkedSimulator, url: str) -> None:
+        self._forked = forked
         self.url = url
         self.ws_url = url.replace("http", "ws", 1)
         self._client = httpx.AsyncClient(base_url=url, timeout=30)
@@ -278,7 +293,7 @@ class Simulator:
     async def close(self) -> None:
         """End the process."""
         await self._client.aclose()
-        end(self.process)
+        self._forked.end()
 
 
 def end(process: subprocess.Popen[Any]) -> None:
@@ -320,24 +335,15 @@ async def simulator() -> AsyncGenerator[StartSimulator]:
         flags = [
             word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))
         ]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "alpaca_sim", *flags],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        url = await asyncio.wait_for(asyncio.to_thread(_ready_url, process), SIMULATOR_START_S_MAX)
-        started.append(Simulator(process, url))
+        forked = await asyncio.to_thread(ForkedSimulator, flags)
+        try:
+            url = await asyncio.wait_for(asyncio.to_thread(forked.ready_url), SIMULATOR_START_S_MAX)
+        except BaseException:
+            forked.end()
+            raise
+        started.append(Simulator(forked, url))
         return started[-1]
 
     yield start
     for running in started:
         await running.close()
-
-
-def _ready_url(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if " ready on " in line:
-            return line.split(" ready on ")[1].split()[0]
-    raise AssertionError(f"the simulator ended with code {process.wait()} before it was ready")

@@ -8,7 +8,7 @@ import pytest
 from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.core.credentials import TOKEN_LIFE_S
 from tests.alpaca_sim.conftest import Start
-from tests.support.simulator_tokens import token_of
+from tests.support.simulators.tokens import token_of
 
 ACCOUNTS = "/v1/accounts"
 PRICES = "/v2/stocks/trades/latest?symbols=AAPL"

@@ -24,7 +24,7 @@ from tests.alpaca_sim.openapi import check, check_no_extra
 from tests.support.event_clients import FIRST_ID, PATH, act, ids, open_stream
 from tests.support.simulated_days import ROLL, begin, go
 from tests.support.simulated_prices import print_price
-from tests.support.simulator_tokens import token_of
+from tests.support.simulators.tokens import token_of
 from tests.support.stream_clients import AUTHENTICATED, CONNECTED, open_client
 
 UNKNOWN_ACCOUNT = "/v1/trading/accounts/00000000-0000-4000-8000-000000000000/account"

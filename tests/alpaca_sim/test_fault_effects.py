@@ -19,7 +19,7 @@ from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
 from tests.conftest import Until
 from tests.support.event_clients import FIRST_ID, PATH, act, ids, open_stream
 from tests.support.simulated_prices import print_price
-from tests.support.simulator_tokens import token_of
+from tests.support.simulators.tokens import token_of
 from tests.support.stream_clients import CONNECTED, READ_S_MAX, Client, error, open_client
 
 LONG_S = 300  # longer than any test: it is ended by hand

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from portfolio_realtime.cancellation import cancel_until_ended
@@ -38,13 +39,15 @@ from tests.support.websocket_servers import (
     write_accounts,
 )
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 EXISTING: Final = Path(__file__).with_name("existing_component.js")
 TOLD: Final = "JSON.stringify(events.map((told) => told.error ? [`${told.error}`, {...told.error}] : told))"
 PLACES: Final = (("de-DE", "Asia/Tokyo"), ("ar-EG", "America/Los_Angeles"), ("en-US", "Europe/London"))
 WAYS: Final = ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"forced_colors": "active"})
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def served(calculator: Calculator, valkey_url: str) -> AsyncGenerator[Served]:
     """A server that wants tokens, and takes them in the address, as the existing component sends them."""
     async with serving(valkey_url, allow_token_in_url=True, demo_page=True) as started:

@@ -15,6 +15,8 @@ from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.frontend.conftest import OpenPage
 from tests.support.websocket_servers import Calculator, Served, serving, token, write_accounts
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 WATCH_TEXTS = """
 () => {
   window.shown = [];

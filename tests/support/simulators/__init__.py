@@ -1,0 +1,1 @@
+"""Simulated Alpacas, and how tests sign in at one."""
