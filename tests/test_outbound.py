@@ -149,8 +149,7 @@ async def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyP
     is_large = len(more) > 1000
     monkeypatch.setattr(http, "BODY_BYTES_MAX", 1_000_000 if is_large else http.BODY_BYTES_MAX)
     if not is_large:
-        monkeypatch.setattr(http, "HEAD_S_MAX", 0.3)
-        monkeypatch.setattr(http, "BODY_S_MAX", 0.3)
+        monkeypatch.setattr(http, "ANSWER_S_MAX", 0.3)
 
     async def answer(target: str, writer: asyncio.StreamWriter) -> None:
         writer.write(begin)
@@ -162,6 +161,22 @@ async def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyP
     async with scripted(answer) as url, HttpClient(url) as client, asyncio.timeout(30):
         with pytest.raises(RequestFailed, match="more than 1000000 bytes" if is_large else "TimeoutError$"):
             await client.get("/")
+
+
+async def test_a_stream_whose_head_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream may last, but it has to begin."""
+    monkeypatch.setattr(http, "HEAD_S_MAX", 0.3)
+
+    async def answer(target: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        while True:
+            writer.write(b"X-More: 1\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with scripted(answer) as url, HttpClient(url) as client, asyncio.timeout(30):
+        with pytest.raises(RequestFailed, match="TimeoutError$"):
+            await client.begin("/")
 
 
 async def test_what_is_no_http_is_quoted_in_short() -> None:

@@ -25,7 +25,7 @@ CONNECT_S_MAX: Final = 10.0
 READ_S_MAX: Final = 10.0  # between two parts of an answer
 POOL_S_MAX: Final = 30.0  # until one of the connections is free
 HEAD_S_MAX: Final = 60.0  # from the request to the end of the answer's head, with the wait for a connection
-BODY_S_MAX: Final = 60.0  # of a whole answer, however steadily its parts come
+ANSWER_S_MAX: Final = 120.0  # from the request to the end of the body, however steadily its parts come
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024  # some ten times the largest answer
 UNAUTHORIZED: Final = 401
 REASON_SHOWN_MAX: Final = 200  # aiohttp quotes what is no HTTP
@@ -90,6 +90,7 @@ class HttpClient:
         else:
             connector = aiohttp.TCPConnector(limit=connections_max, ssl=_context())
         self._base_url = base_url.rstrip("/")
+        self._limits = _limits(READ_S_MAX, ANSWER_S_MAX)
         self._authentication = authentication
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy
@@ -109,11 +110,11 @@ class HttpClient:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """The whole answer. Raises RequestFailed, TokenRefused."""
-        return await _whole(await self.begin(path, params))
+        return await _whole(await self._send("GET", _target(path, params), self._limits))
 
     async def post(self, path: str, form: Mapping[str, str]) -> Answer:
         """The whole answer to a form. Raises RequestFailed, TokenRefused."""
-        return await _whole(await self._send("POST", path, read_s_max=READ_S_MAX, form=form))
+        return await _whole(await self._send("POST", path, self._limits, form=form))
 
     async def begin(
         self,
@@ -127,36 +128,35 @@ class HttpClient:
 
         Raises RequestFailed, TokenRefused.
         """
-        target = f"{path}?{urlencode(params)}" if params else path
-        return await self._send("GET", target, read_s_max=read_s_max, headers=headers)
+        try:
+            async with asyncio.timeout(HEAD_S_MAX):
+                return await self._send("GET", _target(path, params), _limits(read_s_max), headers=headers)
+        except TimeoutError as error:
+            raise failed(error) from error
 
     async def _send(
         self,
         method: str,
         target: str,
+        limits: aiohttp.ClientTimeout,
         *,
-        read_s_max: float,
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=POOL_S_MAX, sock_connect=CONNECT_S_MAX, sock_read=read_s_max
-        )
         url = URL(self._base_url + target, encoded=True)
         is_again = False
         authentication = self._authentication
         while True:
             proof = {} if authentication is None else await authentication.headers()
             try:
-                async with asyncio.timeout(HEAD_S_MAX):
-                    response = await self._session.request(
-                        method,
-                        url,
-                        headers={**(headers or {}), **proof},
-                        data=form,
-                        timeout=timeout,
-                        allow_redirects=False,
-                    )
+                response = await self._session.request(
+                    method,
+                    url,
+                    headers={**headers, **proof} if headers else proof,
+                    data=form,
+                    timeout=limits,
+                    allow_redirects=False,
+                )
             except FAILURES as error:
                 raise failed(error) from error
             if is_again or authentication is None or response.status != UNAUTHORIZED:
@@ -181,9 +181,19 @@ def is_success(status: int) -> bool:
     return 200 <= status < 300  # RFC 9110, 15.3
 
 
+def _limits(read_s_max: float, total_s_max: float | None = None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=total_s_max, connect=POOL_S_MAX, sock_connect=CONNECT_S_MAX, sock_read=read_s_max
+    )
+
+
+def _target(path: str, params: Mapping[str, str] | None) -> str:
+    return f"{path}?{urlencode(params)}" if params else path
+
+
 async def _whole(response: aiohttp.ClientResponse) -> Answer:
     try:
-        async with response, asyncio.timeout(BODY_S_MAX):
+        async with response:
             return Answer(response.status, response.headers, await _body(response))
     except FAILURES as error:
         raise failed(error) from error
@@ -192,7 +202,7 @@ async def _whole(response: aiohttp.ClientResponse) -> Answer:
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     """All of it, with what is compressed as it is read. Raises ValueError if it is too large."""
     parts, size = list[bytes](), 0
-    async for part in response.content.iter_any():
+    while part := await response.content.readany():
         parts.append(part)
         if (size := size + len(part)) > BODY_BYTES_MAX:
             raise ValueError(f"the answer has more than {BODY_BYTES_MAX} bytes")

@@ -6,11 +6,12 @@ BrokerUnavailable. Refused credentials raise the BrokerRefused that the owner of
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import stamina
@@ -36,11 +37,14 @@ CLOCK_MARGIN_NS: Final = NS_PER_S // 2
 SLEEP_S_MAX: Final = 1.0  # then the quota is checked again: it may have changed
 UNAUTHORIZED: Final = 401
 REFUSED: Final = (UNAUTHORIZED, 403)
+NO_HEADERS: Final[Mapping[str, str]] = {}
 NOT_FOUND: Final = 404
 
 Refusal = Callable[[str, int], BrokerRefused]
 """Makes the error for a path that answered with a status of REFUSED."""
 
+
+AnswerT = TypeVar("AnswerT", Answer, aiohttp.ClientResponse)
 
 log = structlog.get_logger()
 
@@ -87,13 +91,18 @@ class RestClient:
     ) -> aiohttp.ClientResponse:
         """An event stream, opened by one request; the body is not read yet. Raises BrokerUnavailable."""
         headers = {"Accept": "text/event-stream"}
-        async with self._turn_of(path, is_urgent=True) as answered:
-            response = await self._http.begin(path, params, headers=headers, read_s_max=read_s_max)
-            answered(response.status, response.headers)
-        return response
+        await self._wait_for_turn(is_urgent=True)
+        return await self._answered(
+            path, self._http.begin(path, params, headers=headers, read_s_max=read_s_max)
+        )
 
     async def get(self, path: str, params: Mapping[str, str] | None = None, *, is_urgent: bool = True) -> Any:
         """The decoded answer, or None for a 404. Raises BrokerUnavailable, BrokerRefused, PayloadRefused."""
+        try:
+            return await self._get_once(path, params, is_urgent)
+        except BrokerUnavailable as error:
+            failed = error
+        # Stamina counts the attempt that was made above, so that a first success costs nothing of it.
         async for attempt in stamina.retry_context(
             on=BrokerUnavailable,
             attempts=ATTEMPTS_MAX,
@@ -101,44 +110,38 @@ class RestClient:
             wait_max=ATTEMPT_WAIT_S_MAX,
         ):
             with attempt:
+                if attempt.num == 1:
+                    raise failed
                 return await self._get_once(path, params, is_urgent)
         raise AssertionError("stamina returns or raises")
 
     async def _get_once(self, path: str, params: Mapping[str, str] | None, is_urgent: bool) -> Any:
         for _ in range(RATE_REFUSALS_MAX):
-            async with self._turn_of(path, is_urgent=is_urgent) as answered:
-                answer = await self._http.get(path, params)
-                answered(answer.status, answer.headers)
+            await self._wait_for_turn(is_urgent)
+            answer = await self._answered(path, self._http.get(path, params))
             if answer.status != TOO_MANY:
                 return self._decoded(path, answer)
             await asyncio.sleep(random.uniform(0, JITTER_S_MAX))
         raise BrokerUnavailable(f"{path}: the rate limit refused the request {RATE_REFUSALS_MAX} times")
 
-    @contextlib.asynccontextmanager
-    async def _turn_of(
-        self, path: str, *, is_urgent: bool
-    ) -> AsyncGenerator[Callable[[int, Mapping[str, str]], None]]:
-        """Wait for the quota, and tell it what the answer says. Raises BrokerUnavailable."""
-        await self._wait_for_turn(is_urgent)
-        sent_s = time.monotonic()
-        told: tuple[int | None, Mapping[str, str]] = (None, {})
-
-        def answered(status: int, headers: Mapping[str, str]) -> None:
-            nonlocal told
-            told = status, headers
-
+    async def _answered(self, path: str, request: Awaitable[AnswerT]) -> AnswerT:
+        """Send a request whose turn it is, and learn from its answer. Raises BrokerUnavailable."""
+        sent_s, status, headers = time.monotonic(), None, NO_HEADERS
         try:
-            yield answered
+            answer = await request
+            status, headers = answer.status, answer.headers
+            return answer
         except RequestFailed as error:
             raise BrokerUnavailable(f"{path}: {error}") from error
         finally:
-            self._quota.answered(*told, time.monotonic(), time.time())
-            self._note_time(told[1].get("date", ""), sent_s, time.monotonic())
-            self._counted(str(told[0] or "none"))
+            received_s = time.monotonic()
+            self._quota.answered(status, headers, received_s, time.time())
+            self._note_time(headers.get("date", ""), sent_s, received_s)
+            self._counted(str(status or "none"))
 
     def _note_time(self, date: str, sent_s: float, received_s: float) -> None:
         with contextlib.suppress(ValueError):
-            date_s = parsedate_to_datetime(date).timestamp()
+            date_s = _seconds(date)
             self.broker_time.learn(date_s, sent_s, received_s)
             if received_s - sent_s < PROMPT_S:
                 self._ahead_s = time.time() - date_s
@@ -161,3 +164,9 @@ class RestClient:
         if found is None:
             raise PayloadRefused(f"{path}: null")
         return found
+
+
+@functools.lru_cache(maxsize=16)  # answers of one second have one date
+def _seconds(date: str) -> float:
+    """The time of a `Date` in seconds since the epoch. Raises ValueError."""
+    return parsedate_to_datetime(date).timestamp()
