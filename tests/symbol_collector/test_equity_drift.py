@@ -33,7 +33,7 @@ async def drift_of(state: State, positions: list[dict[str, Any]]) -> tuple[float
     records.list_accounts(["alice"])
     statement = parse.statement("alice", STATE, positions)
     records.observe(statement, at_s(0), at_s(0.1))
-    await EquityDrift(records, state, SystemClock(), CollectorMetrics(registry)).compare(statement)
+    EquityDrift(records, state, SystemClock(), CollectorMetrics(registry)).compare(statement)
     account = records.account("alice")
     assert account is not None
     unconfirmed = account.unconfirmed

@@ -181,6 +181,7 @@ class Collector:
         need_one_part = (
             self._tidy,
             self._report,
+            self._equity_drift.compare_marks,
             lambda: keep_live(self._heard, state.feeds, self._metrics.broker_heard, self._clock),
             lambda: serve_closed_days(state, self._client, self._clock, self._metrics.refused_days.inc),
             lambda: learn_names(state, self._client, lambda: self._records.universe, self._clock),
@@ -397,7 +398,7 @@ class Collector:
             self._failures.pop(account_id, None)
             wait_ns, is_answered = self._observe(account_id, statement, began, ended), True
             if statement is not None:
-                await self._equity_drift.compare(statement)
+                self._equity_drift.compare(statement)
         except BrokerUnavailable as error:
             self._metrics.reconciled.labels("unavailable").inc()
             log.warning("account could not be fetched", account_id=account_id, reason=str(error))

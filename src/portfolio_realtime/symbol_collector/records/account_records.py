@@ -192,7 +192,12 @@ class AccountRecords:
 
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
         """Note by how much the broker's equity exceeds ours, all else being equal; None: not at all."""
-        self._note(account_id, lambda record: record.compare_equity(difference, now_ns))
+        if difference is not None or self._differs_in_equity(account_id):
+            self._note(account_id, lambda record: record.compare_equity(difference, now_ns))
+
+    def _differs_in_equity(self, account_id: str) -> bool:
+        record = self._records.get(account_id)
+        return record is not None and record.differs_in_equity
 
     def _note(self, account_id: str, note: Callable[[AccountRecord], None]) -> None:
         record = self._records.get(account_id)

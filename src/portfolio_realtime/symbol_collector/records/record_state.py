@@ -86,6 +86,11 @@ class RecordState:
         """Whether there has been a statement."""
         return self._state is not None
 
+    @property
+    def differs_in_equity(self) -> bool:
+        """Whether the broker's equity was not ours, all else being equal, when they were last compared."""
+        return Reason.EQUITY in self._reasons
+
     def relearn_classes(self) -> None:
         """Apply the asset classes that positions have stated for symbols held or traded here."""
         for one in self._booked:
