@@ -219,8 +219,8 @@ def test_a_correction_of_something_unknown_is_left_to_rest() -> None:
     assert Decimal(1000) == shown(record).cash
     assert record.look_again_ns == at_s(0)
     assert look(record, statement(1020), 0.05) is Outcome.DIFFERENT
-    assert record.look_again_ns == at_s(0.15)
-    assert look(record, statement(1020), 0.2) is Outcome.DIFFERENT
+    assert record.look_again_ns == at_s(2.15), "what is asked before it can decide waits for quiet"
+    assert look(record, statement(1020), 2.15) is Outcome.DIFFERENT
     assert Decimal(1000) == shown(record).cash
     assert shown(record).unconfirmed is not None
     assert look(record, statement(1020), 5.1) is Outcome.CORRECTED
@@ -229,6 +229,18 @@ def test_a_correction_of_something_unknown_is_left_to_rest() -> None:
     assert look(record, statement(1020), 7.2) is Outcome.CONFIRMED
     assert record.look_again_ns is None
     assert (Decimal(1020), Decimal(20)) == (shown(record).cash, shown(record).external_cash_flow)
+
+
+def test_a_correction_that_is_told_late_is_decided_by_two_statements_at_once() -> None:
+    """It is so old that each statement shows it: the second one need not wait for quiet."""
+    record = known()
+    look(record, statement(1000), 9)
+    correction = booking("CSD", 70, at=6, previous_id="before our time")
+    record.apply_activity(correction, at_s(12))
+    assert look(record, statement(1020), 12.05) is Outcome.DIFFERENT
+    assert record.look_again_ns == at_s(12.15)
+    assert look(record, statement(1020), 12.25) is Outcome.CORRECTED
+    assert record.look_again_ns == at_s(14.35), "what was read in haste is confirmed in quiet"
 
 
 def test_a_statement_older_than_a_correction_decides_nothing() -> None:
@@ -242,7 +254,7 @@ def test_a_statement_older_than_a_correction_decides_nothing() -> None:
     assert look(record, statement(1050, {"AAPL": 10}), 4.2) is Outcome.DIFFERENT
     assert look(record, statement(1050), 4.4) is Outcome.DIFFERENT
     assert {"AAPL": Decimal(10)} == quantities(record)
-    assert record.look_again_ns == at_s(6.5), "one look out of turn in two seconds is enough"
+    assert record.look_again_ns == at_s(6.5), "nothing that was asked so far can decide"
     assert look(record, statement(1050), 6.5) is Outcome.CORRECTED
     assert (Decimal(1050), {}) == (shown(record).cash, quantities(record))
 

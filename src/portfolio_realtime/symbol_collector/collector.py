@@ -44,6 +44,7 @@ from portfolio_realtime.symbol_collector.sources.opening import open_client
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.stored_records import find_left_over, write_lost_again
 from portfolio_realtime.symbol_collector.strangers import NAME, refuse_strangers
+from portfolio_realtime.symbol_collector.unlisted_lookup import UnlistedLookup
 from portfolio_realtime.symbol_collector.watched_follower import WatchedFollower
 from portfolio_realtime.telemetry import CollectorMetrics
 from portfolio_realtime.waiting import wait_at_most
@@ -54,8 +55,6 @@ RETRY_S: Final = 2.0  # after a failed request
 REPORT_S: Final = 1.0
 RELIST_S_MIN: Final = 5.0
 STAND_BY_S: Final = 300.0  # between two looks at the list and the day while standing by
-ASKED_AT_ONCE: Final = 8  # unlisted accounts per round, one after the other
-ASK_AGAIN_S: Final = 0.5  # until an absent account is looked up a second time: one answer is not enough
 FIRST_SPREAD: Final = (0.2, 1.0)  # share of the interval until an account's second fetch
 SPREAD: Final = (0.8, 1.0)  # the same, until any later fetch
 EVENTS_S_MAX: Final = 20.0  # longest wait for the event stream at the start
@@ -125,6 +124,9 @@ class Collector:
         )
         self._interest = WatchedFollower(
             self._state, self._shards, self._clock, self._schedule, self._records, self._writer
+        )
+        self._unlisted = UnlistedLookup(
+            self._client, self._clock, self._records, self._interest, self._begin_to_fetch
         )
         self._failures: dict[str, int] = {}  # account -> failed requests in a row
         self._equity_drift = EquityDrift(self._records, self._state, self._clock, self._metrics)
@@ -294,7 +296,7 @@ class Collector:
         self._has_begun = True
         await together(
             self._keep_list(),
-            self._fetch_unlisted(),
+            self._unlisted.ask(),
             keep_running(self._fill_gap, self._clock, "gap"),
             *(self._fetch_in_turn(index < URGENT_FETCHES) for index in range(FETCHES_MAX)),
         )
@@ -350,36 +352,6 @@ class Collector:
         self._untried.add(account_id)
         self._pending.add(account_id, "the broker has not been asked about it yet")
         self._schedule.set_due(account_id, 0)
-
-    async def _fetch_unlisted(self) -> NoReturn:
-        """Ask the broker for watched accounts that are not in its list, which may be too old."""
-        while True:
-            missed = self._interest.unlisted.next_to_fetch(ASKED_AT_ONCE)
-            absent = [account_id for account_id in missed if await self._is_absent(account_id)]
-            if absent:
-                await asyncio.sleep(ASK_AGAIN_S)
-            for account_id in absent:
-                if await self._is_absent(account_id):
-                    self._interest.unlisted.mark_absent(account_id, self._clock.now_ns())
-                    self._interest.deny(account_id)
-            if not missed:
-                self._interest.missed.clear()
-                await self._interest.missed.wait()
-
-    async def _is_absent(self, account_id: str) -> bool:
-        """Whether the broker says that the account does not exist. If it exists it is added."""
-        if self._records.is_listed(account_id):
-            return False
-        try:
-            found = await self._client.account(account_id)
-        except (BrokerUnavailable, PayloadRefused) as error:
-            log.warning("account could not be looked up", account_id=account_id, reason=str(error))
-            return False
-        if found is None or found.status == CLOSED:
-            return True
-        self._records.list_one(account_id)
-        self._begin_to_fetch(account_id)
-        return False
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:

@@ -4,8 +4,9 @@ A statement (REST) says what an account has; an activity (event) says what chang
 activity into the change of cash and quantities, so that the two can be compared.
 """
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Final
 
@@ -61,7 +62,7 @@ class AccountState(msgspec.Struct, frozen=True):
     market_value: Decimal | None = None  # of all positions, at the same moment
 
 
-class Statement(msgspec.Struct, frozen=True):
+class Statement(msgspec.Struct, frozen=True, dict=True):
     """An account as REST states it. State and positions come from two requests."""
 
     state: AccountState
@@ -70,8 +71,8 @@ class Statement(msgspec.Struct, frozen=True):
     market_value: Decimal | None = None  # the sum over the positions
     gross_value: Decimal = ZERO  # the same, with short positions counted as positive
 
-    @property
-    def quantities(self) -> dict[str, Decimal]:
+    @functools.cached_property
+    def quantities(self) -> Mapping[str, Decimal]:
         """Symbol -> signed quantity, without zeros."""
         return {symbol: holding.quantity for symbol, holding in self.holdings.items() if holding.quantity}
 

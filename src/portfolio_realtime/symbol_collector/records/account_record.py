@@ -337,8 +337,9 @@ class AccountRecord(DriftingRecord):
         contradiction = self._contradiction
         since_ns = self._contradicted_since(statement, ended_ns)
         is_repeated = contradiction is not None and self._contradiction is contradiction
-        is_correction = not is_late and any(map(self._booked.corrects_unknown, self._uncertain))
-        if is_correction and is_repeated and self._is_all_in_rest():
+        corrects_unknown = any(map(self._booked.corrects_unknown, self._uncertain))
+        shows_correction = corrects_unknown and not is_late and self._is_all_in_rest()
+        if shows_correction and is_repeated:
             self._take_correction(statement, ended_ns)
             return Outcome.CORRECTED
         may_be_held_back = not is_late and self._may_be_held_back(statement)
@@ -353,7 +354,7 @@ class AccountRecord(DriftingRecord):
             return Outcome.DRIFT
         if not may_be_held_back:
             self._is_unsettled = True
-        if is_correction and ended_ns - self._prompted_ns >= EVENT_SETTLE_NS:
+        if shows_correction and ended_ns - self._prompted_ns >= EVENT_SETTLE_NS:  # one more decides
             self._is_prompt, self._prompted_ns = True, ended_ns
         return Outcome.LATE if is_late else Outcome.DIFFERENT
 

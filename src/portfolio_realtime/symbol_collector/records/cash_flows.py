@@ -8,6 +8,7 @@ A flow therefore counts if it was executed after that moment, or booked after th
 of that day. The books of `balance_asof` are complete by 04:00 New York of the next date.
 """
 
+import functools
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final
@@ -18,6 +19,7 @@ from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.model import Activity
 
 _CUT_OFF: Final = time(16, 0)
+DAYS_KEPT: Final = 64  # accounts have few days at one time
 _OVERNIGHT_OPENS: Final = time(20, 0)
 _BOOKS_CLOSED: Final = time(4, 0)  # Alpaca, "Daily Processes": beginning of day is synchronised at 02:30
 
@@ -30,11 +32,13 @@ def external_cash_flow(activity: Activity) -> Decimal:
     return activity.net_amount + securities
 
 
+@functools.lru_cache(maxsize=DAYS_KEPT)
 def cut_off_ns(balance_asof: str) -> int:
     """16:00 New York of a day `YYYY-MM-DD`. What is executed later is not in `last_equity`."""
     return _new_york_ns(date.fromisoformat(balance_asof), _CUT_OFF)
 
 
+@functools.lru_cache(maxsize=DAYS_KEPT)
 def books_closed_ns(balance_asof: str) -> int:
     """04:00 New York of the date after `YYYY-MM-DD`. What is booked later is not in `last_equity`."""
     return _new_york_ns(date.fromisoformat(balance_asof) + timedelta(days=1), _BOOKS_CLOSED)

@@ -6,6 +6,7 @@ In both cases `last_equity` does not contain it.
 
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from typing import Final
 
 from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
@@ -22,6 +23,9 @@ class Traded:
     cost: Decimal = ZERO  # sum of quantity × price
     unknown_costs: int = 0  # bookings that do not state the value of the quantity
     unvalued_flows: int = 0  # of these, transfers by the client, which the external cash flow lacks
+
+
+UNTRADED: Final = Traded()
 
 
 class Day:

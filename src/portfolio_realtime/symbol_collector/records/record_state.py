@@ -26,7 +26,7 @@ from portfolio_realtime.symbol_collector.records import cash_flows, differences
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 from portfolio_realtime.symbol_collector.records.balances import Balances
 from portfolio_realtime.symbol_collector.records.booked import Booked
-from portfolio_realtime.symbol_collector.records.day_sums import Day, Traded
+from portfolio_realtime.symbol_collector.records.day_sums import UNTRADED, Day, Traded
 from portfolio_realtime.symbol_collector.records.differences import Differences
 from portfolio_realtime.symbol_collector.records.open_reasons import OpenReasons, Reason
 
@@ -144,7 +144,7 @@ class RecordState:
             balance_asof=self._state.balance_asof,
             external_cash_flow=self._day.external_cash_flow,
             positions=tuple(
-                self._position(symbol, traded.get(symbol, Traded()), is_explained=symbol not in unexplained)
+                self._position(symbol, traded.get(symbol, UNTRADED), is_explained=symbol not in unexplained)
                 for symbol in symbols
             ),
             as_of_ns=as_of_ns,
@@ -196,8 +196,9 @@ class RecordState:
         return Bookings(self.account_id, version, began_ns, known_since_ns, newest)
 
     def _position(self, symbol: str, traded: Traded, *, is_explained: bool) -> Position:
-        closed = Holding(symbol, self._classes.of(symbol), ZERO, ZERO)
-        holding = self._balances.holdings.get(symbol, closed)
+        holding = self._balances.holdings.get(symbol)
+        if holding is None:
+            holding = Holding(symbol, self._classes.of(symbol), ZERO, ZERO)
         multiplier = self._multipliers.get(symbol, holding.multiplier)
         return Position(
             symbol=symbol,

@@ -6,7 +6,7 @@ on is missing, NaN or infinite, the whole payload is refused (`PayloadRefused`).
 A name that many accounts share is kept once (`intern`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from sys import intern
 from typing import Any, Final, NamedTuple
@@ -44,7 +44,8 @@ _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
 _ULID_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _NS_PER_MS: Final = NS_PER_S // 1000
-_NUMBER_MAX: Final = Decimal(10) ** 15  # dollars or units of one account; more is an error of the sender
+_NUMERIC: Final = (str, int, Decimal)
+_MAGNITUDE_MAX: Final = 14  # below 10¹⁵ dollars or units of one account; more is an error of the sender
 _EXPONENT_MIN: Final = -30
 _TIME_MIN_NS: Final = 0
 _TIME_MAX_NS: Final = parse_rfc3339("2100-01-01T00:00:00Z")
@@ -140,12 +141,12 @@ def _market_value(fields: Mapping[str, Any]) -> Decimal | None:
 
 def statement(account_id: str, state: Any, positions: Any) -> Statement:
     """The answers to both requests for an account. Raises PayloadRefused."""
-    found = holdings(positions)
-    values = [_number_if_any(fields, "market_value") or ZERO for fields in positions]
+    found = _positions(positions)
+    values = [one.market_value or ZERO for one in found]
     return Statement(
         account_state(account_id, state),
-        found,
-        _prices(positions),
+        {one.holding.symbol: one.holding for one in found},
+        {one.holding.symbol: float(price) for one in found if (price := one.price)},
         sum(values, ZERO),
         sum(map(abs, values), ZERO),
     )
@@ -153,18 +154,33 @@ def statement(account_id: str, state: Any, positions: Any) -> Statement:
 
 def holdings(payload: Any) -> dict[str, Holding]:
     """The answer of `GET /v1/trading/accounts/{id}/positions`, by symbol. Raises PayloadRefused."""
+    return {one.holding.symbol: one.holding for one in _positions(payload)}
+
+
+class _Position(NamedTuple):
+    """A holding, with what the broker states of its value at its own price."""
+
+    holding: Holding
+    market_value: Decimal | None
+    price: Decimal | None
+
+
+def _positions(payload: Any) -> list[_Position]:
+    """Every element of the list; equal ones of one symbol are kept. Raises PayloadRefused."""
     if not isinstance(payload, list):
         raise PayloadRefused("positions are not a list")
-    found: dict[str, Holding] = {}
+    elements: list[Any] = payload
+    found: list[_Position] = []
     stated: dict[str, Any] = {}
-    for index, element in enumerate(payload):
+    for index, element in enumerate(elements):
         try:
-            one = holding(element)
+            one = _position(element)
         except PayloadRefused as error:
             raise PayloadRefused(f"{_position_name(index, element)}: {error}") from None
-        if one.symbol in found and element != stated[one.symbol]:
-            raise PayloadRefused(f"two positions in {one.symbol}")
-        found[one.symbol], stated[one.symbol] = one, element
+        first = stated.setdefault(one.holding.symbol, element)
+        if first is not element and first != element:
+            raise PayloadRefused(f"two positions in {one.holding.symbol}")
+        found.append(one)
     return found
 
 
@@ -176,6 +192,10 @@ def _position_name(index: int, element: Any) -> str:
 
 def holding(payload: Any) -> Holding:
     """One position; a short one is negative even if its `qty` is not. Raises PayloadRefused."""
+    return _position(payload).holding
+
+
+def _position(payload: Any) -> _Position:
     fields = _object(payload)
     asset_class = _asset_class(fields)
     quantity = _number(fields, "qty")
@@ -183,16 +203,20 @@ def holding(payload: Any) -> Holding:
         if side not in _SIDES:
             raise PayloadRefused(f"side is neither long nor short: {_shown(side)}")
         quantity = _SIDES[side] * abs(quantity)
-    stated_cost = _number_if_any(fields, "cost_basis")
+    stated_cost, market_value, price = (
+        _number_if_any(fields, name) for name in ("cost_basis", "market_value", "current_price")
+    )
     cost_basis = stated_cost or ZERO
-    return Holding(
+    is_unit_known = asset_class in (US_EQUITY, CRYPTO)
+    held = Holding(
         symbol=_held_symbol(fields, asset_class),
         asset_class=asset_class,
         quantity=quantity,
         cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
-        stated_multiplier=_stated_multiplier(fields, quantity, asset_class),
+        stated_multiplier=None if is_unit_known else _stated_multiplier(fields, quantity, asset_class),
         is_cost_known=stated_cost is not None,
     )
+    return _Position(held, market_value, price)
 
 
 def _asset_class(fields: Mapping[str, Any]) -> str:
@@ -208,23 +232,12 @@ def _held_symbol(fields: Mapping[str, Any], asset_class: str) -> str:
     return intern(coin(symbol) if asset_class == CRYPTO else symbol)
 
 
-def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The broker's own price of each position that has one."""
-    found: dict[str, float] = {}
-    for fields in positions:
-        if price := _number_if_any(fields, "current_price"):
-            found[_held_symbol(fields, _asset_class(fields))] = float(price)
-    return found
-
-
 def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class: str) -> Decimal | None:
     """Shares per contract according to the broker's figures, or None if they do not agree.
 
     A position does not state its contract's multiplier, and that of an adjusted contract may differ from 100.
     Classes other than equities and coins may be priced per 100 of the face value: a bond counts 0.01.
     """
-    if asset_class in (US_EQUITY, CRYPTO):
-        return None
     step = Decimal(1) if asset_class == US_OPTION else _BOND_STEP
     shown: set[Decimal | None] = set()
     for total_name, price_name in (("market_value", "current_price"), ("cost_basis", "avg_entry_price")):
@@ -411,7 +424,7 @@ def number(value: Any, name: str) -> Decimal:
     """A JSON value as an exact number within a plausible range. Raises PayloadRefused, with its name."""
     if isinstance(value, float):
         value = repr(value)
-    if not isinstance(value, str | int | Decimal) or isinstance(value, bool):
+    if not isinstance(value, _NUMERIC) or isinstance(value, bool):
         raise PayloadRefused(f"{name} is missing or not a number")
     try:
         found = Decimal(value)
@@ -419,12 +432,22 @@ def number(value: Any, name: str) -> Decimal:
         raise PayloadRefused(f"{name} is not a number: {_shown(value)}") from None
     if not found.is_finite():
         raise PayloadRefused(f"{name} is not finite: {_shown(value)}")
+    magnitude = found.adjusted()
     if not found:
-        return ZERO if found.adjusted() < _EXPONENT_MIN else found
-    exponent = found.as_tuple().exponent
-    if abs(found) >= _NUMBER_MAX or not isinstance(exponent, int) or exponent < _EXPONENT_MIN:
+        return ZERO if magnitude < _EXPONENT_MIN else found
+    if magnitude > _MAGNITUDE_MAX or (
+        # A number has at most as many digits as characters; only a long one has to be taken apart.
+        not (isinstance(value, str) and magnitude - len(value) >= _EXPONENT_MIN)
+        and _exponent(found) < _EXPONENT_MIN
+    ):
         raise PayloadRefused(f"{name} is out of range: {_shown(value)}")
     return found
+
+
+def _exponent(found: Decimal) -> int:
+    exponent = found.as_tuple().exponent
+    assert isinstance(exponent, int)  # it is finite
+    return exponent
 
 
 def _shown(value: object) -> str:
