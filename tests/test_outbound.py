@@ -175,7 +175,7 @@ async def test_a_stream_whose_head_never_ends_is_given_up(monkeypatch: pytest.Mo
             await asyncio.sleep(0.01)
 
     async with scripted(answer) as url, HttpClient(url) as client, asyncio.timeout(30):
-        with pytest.raises(RequestFailed, match="TimeoutError$"):
+        with pytest.raises(RequestFailed, match=r"TimeoutError$"):
             await client.begin("/")
 
 
