@@ -191,6 +191,7 @@ async def test_an_equity_that_is_far_from_the_brokers_is_found(start: Start, doc
     assert "--account" in found["equity"].remedy
 
 
+@pytest.mark.usefixtures("busy_machine")
 async def test_a_valkey_that_will_not_do_is_found(doctor: Examine, mortal_server: ValkeyNode) -> None:
     """One that forgets, one that takes no writes, and none."""
     from portfolio_realtime.state.connection import Connection

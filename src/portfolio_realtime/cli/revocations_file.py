@@ -7,13 +7,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from portfolio_realtime.cli.users import MARGIN_S, opened_state
+from portfolio_realtime.cli.users import MARGIN_S, opened_state, within
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state.revocations import Revocation
 
 FORMAT: Final = "portfolio-realtime revocations 1"
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+ALL_S_MAX: Final = 120.0  # to read or write all of them
 ONLY_FOR_US: Final = 0o600  # the file names users and their accounts
 
 
@@ -36,7 +37,7 @@ class Restored(NamedTuple):
 
 async def save(settings: Settings, path: Path) -> Saved:
     """Write all revocations and entitlements to a file atomically. Raises SettingsError, StateUnavailable."""
-    async with opened_state(settings) as state:
+    async with opened_state(settings, is_long=True) as state, within(ALL_S_MAX, settings):
         revocations = await state.revocations.read_all()
         entitlements = await state.entitlements.read_all()
     saved = Saved(
@@ -55,7 +56,7 @@ async def restore(settings: Settings, path: Path | None) -> Restored:
     Raises SettingsError, StateUnavailable.
     """
     saved = Saved(saved_s=int(time.time()), revocations=[], entitlements={}) if path is None else _read(path)
-    async with opened_state(settings) as state:
+    async with opened_state(settings, is_long=True) as state, within(ALL_S_MAX, settings):
         await state.revocations.write_again(saved.revocations, settings.jwt_lifetime_max + MARGIN_S)
         written = await state.entitlements.write_missing(saved.entitlements) if saved.entitlements else 0
         await state.revocations.confirm()

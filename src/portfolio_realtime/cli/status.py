@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from portfolio_realtime.cli.users import opened_state
+from portfolio_realtime.cli import users
+from portfolio_realtime.cli.users import opened_state, within
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.market_data_consumer.feeds import schedules
@@ -176,21 +177,26 @@ class Watcher:
 
 async def look_twice(settings: Settings, interval_s: float) -> SystemStatus:
     """Read the present state twice, so that it includes rates. Raises SettingsError, StateUnavailable."""
-    async with opened_state(settings) as state:
+    async with opened_state(settings, is_long=True) as state:
         watcher = Watcher(state, settings)
-        await watcher.look()
+        await _look(watcher, settings)
         await asyncio.sleep(interval_s)
+        return await _look(watcher, settings)
+
+
+async def _look(watcher: Watcher, settings: Settings) -> SystemStatus:
+    async with within(users.ANSWER_S_MAX, settings):
         return await watcher.look()
 
 
 async def watch(settings: Settings, interval_s: float) -> None:
     """Show the state until cancelled, or an error while Valkey is unavailable. Raises SettingsError."""
-    async with opened_state(settings) as state:
+    async with opened_state(settings, is_long=True) as state:
         watcher = Watcher(state, settings)
         with Live(Text("reading …"), auto_refresh=False, screen=sys.stdout.isatty()) as live:
             while True:
                 try:
-                    live.update(table(await watcher.look()), refresh=True)
+                    live.update(table(await _look(watcher, settings)), refresh=True)
                 except StateUnavailable as error:
                     live.update(Text(clean(str(error)), style="bold red"), refresh=True)
                 await asyncio.sleep(interval_s)

@@ -1,16 +1,20 @@
 """What `revoke` and `entitle` do: revoke tokens, and set which accounts a user may see."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from portfolio_realtime.config import Settings
+from portfolio_realtime.config import Settings, valkey_url
 from portfolio_realtime.errors import SettingsError, StateRefused, StateUnavailable
 from portfolio_realtime.state import State, keys, state_of
 from portfolio_realtime.state.revocations import Revocation, SubjectRevocation, TokenRevocation
 
 HOLDER: Final = "operator"
+ANSWER_S_MAX: Final = (
+    15.0  # of what a command asks Valkey: a lost connection is noticed after 5 s and asked again
+)
 MARGIN_S: Final = 60  # a token may live longer than its lifetime, because servers' clocks differ
 
 
@@ -43,21 +47,39 @@ async def entitle(settings: Settings, subject: str, account_ids: Sequence[str]) 
 
 
 @contextlib.asynccontextmanager
-async def opened_state(settings: Settings) -> AsyncGenerator[State]:
-    """The state of a running system.
+async def opened_state(settings: Settings, *, is_long: bool = False) -> AsyncGenerator[State]:
+    """The state of a running system, for at most ANSWER_S_MAX seconds unless the use `is_long`.
 
-    Raises SettingsError with an embedded Valkey, which is not reachable, and StateRefused when its host name
-    cannot be resolved.
+    Raises SettingsError with an embedded Valkey, which is not reachable, StateRefused when its host name
+    cannot be resolved, and StateUnavailable after that time: Valkey may answer byte by byte.
     """
     if settings.is_embedded:
         raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
     keys.use_prefix(settings.key_prefix)
     state = state_of(settings, HOLDER)
     try:
-        yield state
+        async with within(None if is_long else ANSWER_S_MAX, settings):
+            yield state
     except StateUnavailable as error:
         if error.is_nameless:
             raise StateRefused(str(error)) from error
         raise
     finally:
         await state.close()
+
+
+@contextlib.asynccontextmanager
+async def within(seconds_max: float | None, settings: Settings) -> AsyncGenerator[None]:
+    """Raise StateUnavailable when the block takes longer (None: never)."""
+    limit = asyncio.timeout(seconds_max)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        place = valkey_url.place_of(settings.state_url)
+        raise StateUnavailable(
+            f"Valkey at {place} is too slow: no whole answer within {seconds_max:g} s; check the network, "
+            "and whether something else than Valkey listens there"
+        ) from None

@@ -15,6 +15,7 @@ import msgspec
 from portfolio_realtime.alpaca.credentials import key_headers
 from portfolio_realtime.alpaca.http import Authentication, HttpClient
 from portfolio_realtime.cli.doctor.findings import Finding, Status
+from portfolio_realtime.cli.doctor.limits import Asked
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.config import Settings, described_source
 from portfolio_realtime.errors import RequestFailed, TokenRefused
@@ -55,10 +56,21 @@ def authentication(settings: Settings) -> Authentication:
 
 def source(settings: Settings) -> Finding:
     """Which accounts the keys let us follow."""
-    told, _, remedy = described_source(settings).partition(": ")
+    told, _, missing = described_source(settings).partition(": ")
     if settings.account_source == "none":
-        return Finding("keys", Status.FAIL, told, remedy)
+        return Finding("keys", Status.FAIL, told, missing)
     return Finding("keys", Status.OK, told)
+
+
+def asked(settings: Settings) -> Asked:
+    """The host of the account source."""
+    name = "broker" if settings.account_source == "broker" else "trading"
+    return Asked(settings.host(name), remedy(name))
+
+
+def remedy(host: str) -> str:
+    """What to do when this host of Alpaca does not answer."""
+    return f"check the network, a proxy or firewall in between, and ALPACA_{host.upper()}_URL"
 
 
 async def ask(settings: Settings) -> TimedAnswer | Finding:
@@ -73,12 +85,7 @@ async def ask(settings: Settings) -> TimedAnswer | Finding:
     except TokenRefused as error:
         return Finding("Alpaca host", Status.FAIL, str(error), _BROKER_REMEDY)
     except RequestFailed as error:
-        return Finding(
-            "Alpaca host",
-            Status.FAIL,
-            f"{url}: {error}",
-            f"check the network, a proxy or firewall in between, and ALPACA_{name.upper()}_URL",
-        )
+        return Finding("Alpaca host", Status.FAIL, f"{url}: {error}", remedy(name))
     return TimedAnswer(answer.status, answer.headers, answer.body, sent_ns, time.time_ns())
 
 
@@ -88,8 +95,8 @@ def access(settings: Settings, answer: TimedAnswer) -> Finding:
     host = settings.host(name)
     took_ms = (answer.received_ns - answer.sent_ns) / 1e6
     if answer.status in REFUSED:
-        remedy = _BROKER_REMEDY if name == "broker" else TRADING_REMEDY
-        return Finding("Alpaca keys", Status.FAIL, f"{host} refuses them (HTTP {answer.status})", remedy)
+        check_keys = _BROKER_REMEDY if name == "broker" else TRADING_REMEDY
+        return Finding("Alpaca keys", Status.FAIL, f"{host} refuses them (HTTP {answer.status})", check_keys)
     if answer.status == TOO_MANY:
         return Finding(
             "Alpaca keys", Status.WARN, f"{host} answers HTTP 429", "wait a minute, then ask again"
@@ -134,8 +141,8 @@ def rate_limit(answer: TimedAnswer) -> Finding:
         )
     found = f"{remaining} of {limit} requests a minute are left"
     if remaining < REMAINING_SHARE_WARN * limit:
-        remedy = "another program may use this key: give each a key of its own"
-        return Finding("rate limit", Status.WARN, found, remedy)
+        own_key = "another program may use this key: give each a key of its own"
+        return Finding("rate limit", Status.WARN, found, own_key)
     return Finding("rate limit", Status.OK, found)
 
 

@@ -6,7 +6,9 @@ from typing import Final
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.alpaca.http import HttpClient
 from portfolio_realtime.cli.doctor.alpaca import authentication
+from portfolio_realtime.cli.doctor.alpaca import remedy as remedy_of
 from portfolio_realtime.cli.doctor.findings import Finding, Status
+from portfolio_realtime.cli.doctor.limits import Asked
 from portfolio_realtime.clock import SystemClock, new_york_date_of
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable, RequestFailed
@@ -28,8 +30,11 @@ DRIFT_FAIL: Final = Decimal("0.05")
 SYMBOLS_LISTED_MAX: Final = 5
 
 
-async def examine(settings: Settings, account_id: str) -> Finding:
-    """Value an account ("": the first open one) and compare its equity with the broker's."""
+async def examine(settings: Settings, account_id: str, asked: Asked) -> Finding:
+    """Value an account ("": the first open one) and compare its equity with the broker's.
+
+    `asked` is told when the prices are asked for.
+    """
     try:
         async with open_client(settings, lambda status: None) as client:
             account_id = account_id or await _first(settings, client)
@@ -41,6 +46,7 @@ async def examine(settings: Settings, account_id: str) -> Finding:
     if statement is None:
         remedy = "choose an account that the keys may see: --account ID"
         return Finding(CHECK, Status.FAIL, f"the account {account_id} does not exist", remedy)
+    asked.peer, asked.remedy = settings.host("data"), remedy_of("data")
     try:
         prices = await _prices(settings, statement)
     except (FeedRefused, FeedUnavailable) as error:

@@ -9,7 +9,9 @@ from typing import Final, NoReturn
 
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.cli.doctor.alpaca import remedy
 from portfolio_realtime.cli.doctor.findings import Finding, Status
+from portfolio_realtime.cli.doctor.limits import Asked, in_time
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
@@ -23,6 +25,7 @@ TEST_FEED_SYMBOL: Final = "FAKEPACA"
 SYMBOLS: Final = {US_EQUITY: "AAPL", CRYPTO: "BTC/USD"}  # no option: every contract expires
 CONNECTION_LIMIT: Final = "406"
 TOO_MANY: Final = "429"
+SNAPSHOTS: Final = "snapshots"
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -30,13 +33,22 @@ async def examine(settings: Settings) -> list[Finding]:
     now_ns = SystemClock().now_ns()
     feeds = [schedule.at(now_ns)[0] for schedule in schedules(settings)]
     stocks = next(feed for feed in feeds if feed.asset_class == US_EQUITY)
+    stream = Asked(settings.host("stream"), remedy("stream"))
+    data = Asked(settings.host("data"), remedy("data"))
     return list(
-        await asyncio.gather(*(_stream(settings, feed) for feed in feeds), _snapshots(settings, stocks))
+        await asyncio.gather(
+            *(in_time(_name(feed), stream, _stream(settings, feed)) for feed in feeds),
+            in_time(SNAPSHOTS, data, _snapshots(settings, stocks)),
+        )
     )
 
 
+def _name(feed: Feed) -> str:
+    return f"feed {feed.name}"
+
+
 async def _stream(settings: Settings, feed: Feed) -> Finding:
-    check = f"feed {feed.name}"
+    check = _name(feed)
     need = Status.FAIL if feed.asset_class == US_EQUITY else Status.WARN
     symbol = TEST_FEED_SYMBOL if feed.source == "test" else SYMBOLS.get(feed.asset_class)
     try:
@@ -46,8 +58,7 @@ async def _stream(settings: Settings, feed: Feed) -> Finding:
     except StreamLost as error:
         return Finding(check, *_lost(error, need))
     except (FeedUnavailable, TimeoutError) as error:
-        remedy = "check the network, a proxy or firewall in between, and ALPACA_STREAM_URL"
-        return Finding(check, need, str(error), remedy)
+        return Finding(check, need, str(error), remedy("stream"))
     if left_out:
         return Finding(
             check, Status.WARN, f"{feed.source} accepts the connection but not {symbol}", "try again"
@@ -82,10 +93,10 @@ async def _subscribe(stream: MarketStream, symbol: str) -> list[str]:
 
 
 def _told(error: FeedRefused, feed: Feed) -> tuple[str, str]:
-    found, _, remedy = str(error).partition("; ")
+    found, _, plan = str(error).partition("; ")
     if feed.asset_class == US_EQUITY and feed.source != FREE_FEED:
-        remedy += f"; {feed.setting}={FREE_FEED} is in every plan, also in the free one"
-    return found, remedy
+        plan += f"; {feed.setting}={FREE_FEED} is in every plan, also in the free one"
+    return found, plan
 
 
 def _lost(error: StreamLost, need: Status) -> tuple[Status, str, str]:
@@ -101,7 +112,7 @@ def _lost(error: StreamLost, need: Status) -> tuple[Status, str, str]:
 
 
 async def _snapshots(settings: Settings, feed: Feed) -> Finding:
-    check = "snapshots"
+    check = SNAPSHOTS
     if feed.snapshots_feed is None:
         return Finding(check, Status.SKIP, f"{feed.source} has no snapshots")
     snapshots = Snapshots(settings, feed, MarketLogin(settings))
@@ -111,8 +122,7 @@ async def _snapshots(settings: Settings, feed: Feed) -> Finding:
     except FeedRefused as error:
         return Finding(check, Status.FAIL, *_told(error, feed))
     except FeedUnavailable as error:
-        remedy = "check the network, a proxy or firewall in between, and ALPACA_DATA_URL"
-        return Finding(check, Status.FAIL, str(error), remedy)
+        return Finding(check, Status.FAIL, str(error), remedy("data"))
     finally:
         await snapshots.close()
     if symbol not in found:

@@ -1,5 +1,6 @@
 """Checks Valkey and the ports on which the server will listen."""
 
+import asyncio
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,10 @@ ROUND_TRIP_MS_WARN: Final = 5.0
 NO_EVICTION: Final = "noeviction"
 HEALTH_TIMEOUT_S: Final = 2.0
 SHOWN_MAX: Final = 5  # missing rights
+SHARED_REMEDY: Final = (
+    "check REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASSWORD and REDIS_SSL (or REDIS_URL); "
+    "without REDIS_HOST and REDIS_URL, an embedded one is started"
+)
 
 
 async def state(settings: Settings) -> Finding:
@@ -31,12 +36,7 @@ async def state(settings: Settings) -> Finding:
     except StateUnavailable as error:
         if error.word or error.is_part:
             return Finding("Valkey", Status.FAIL, str(error), "wait: it passes, unless it names a remedy")
-        remedy = (
-            "apt-get install redis-server, or set REDIS_HOST"
-            if settings.is_embedded
-            else "check REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASSWORD and REDIS_SSL (or REDIS_URL); "
-            "without REDIS_HOST and REDIS_URL, an embedded one is started"
-        )
+        remedy = "apt-get install redis-server, or set REDIS_HOST" if settings.is_embedded else SHARED_REMEDY
         return Finding("Valkey", Status.FAIL, str(error), remedy)
     place = "embedded" if settings.is_embedded else "a cluster" if server.is_cluster else "shared"
     found = f"{place}: {server.name} {server.version}, {server.round_trip_ms:.1f} ms per round trip"
@@ -87,7 +87,9 @@ async def ports(settings: Settings) -> list[Finding]:
         "RUN_SERVICES_PORT": settings.run_services_port,
         "WEBSOCKET_PORT": settings.websocket_port,
     }
-    return [await _port(settings.websocket_host, name, port) for name, port in wanted.items()]
+    return list(
+        await asyncio.gather(*(_port(settings.websocket_host, name, port) for name, port in wanted.items()))
+    )
 
 
 async def _port(host: str, name: str, port: int) -> Finding:
@@ -117,8 +119,12 @@ def _refusal(host: str, port: int) -> str | None:
 
 async def _is_ours(port: int) -> bool:
     try:
-        async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as http:
+        # The limit of httpx begins anew with every byte.
+        async with (
+            asyncio.timeout(HEALTH_TIMEOUT_S),
+            httpx.AsyncClient(timeout=None, trust_env=False) as http,  # noqa: S113
+        ):
             answer = await http.get(f"http://127.0.0.1:{port}/health")
             return answer.is_success and answer.json()["status"] == "ok"
-    except (httpx.HTTPError, ValueError, TypeError, KeyError):
+    except (httpx.HTTPError, TimeoutError, ValueError, TypeError, KeyError):
         return False

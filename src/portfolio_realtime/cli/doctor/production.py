@@ -3,6 +3,7 @@
 Run it with the settings of a server, in the task `operator` or on a machine that can reach Valkey.
 """
 
+import asyncio
 import ssl
 import time
 from collections import Counter
@@ -17,8 +18,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
 from portfolio_realtime.cli.doctor.findings import Finding, Status
+from portfolio_realtime.cli.doctor.limits import Asked, in_time
 from portfolio_realtime.cli.doctor.machine import judged
-from portfolio_realtime.config import Settings, listed
+from portfolio_realtime.config import Settings, listed, valkey_url
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import State, keys, state_of
 from portfolio_realtime.state.revocations import ALWAYS
@@ -36,11 +38,14 @@ COUNTS: Final = {
     "websocket_server": 2,
 }
 HOLDER: Final = "doctor"
+VALKEY_REMEDY: Final = "check REDIS_HOST, REDIS_USER, REDIS_PASSWORD, REDIS_SSL"
+BALANCER_REMEDY: Final = "DNS, the balancer's group, its certificate: docs/runbook/unhealthy-servers.md"
 
 
 async def check_production(settings: Settings, url: str) -> list[Finding]:
     """Check the whole list, in its order. `url` is the clients' address; "": no check from outside."""
-    found = [*_settings(settings), *await _valkey(settings), *await _outside(settings, url)]
+    here, there = await asyncio.gather(_valkey(settings), _outside(settings, url))
+    found = [*_settings(settings), *here, *there]
     commands = "portfolio-realtime loadtest --url URL, make faults"
     found.append(Finding("11 load, chaos", SKIP, "cannot be checked here", f"run once: {commands}"))
     return sorted(found, key=lambda finding: int(finding.check.split()[0]))
@@ -134,14 +139,21 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 async def _valkey(settings: Settings) -> list[Finding]:
     if settings.is_embedded:
         return [Finding("1 Valkey", SKIP, "no shared Valkey is configured", "see above")]
+    asked = Asked(f"Valkey at {valkey_url.place_of(settings.state_url)}", VALKEY_REMEDY)
+    return _listed(await in_time("1 Valkey", asked, _shared(settings)))
+
+
+async def _shared(settings: Settings) -> list[Finding]:
     try:
         server = await examine(settings.state_url, is_cluster=settings.is_cluster)
         async with _state(settings) as state:
             return [*_server(server), await _counts(state), await _revocations(state, settings)]
     except (StateUnavailable, StateRefused) as error:
-        return [
-            Finding("1 Valkey", FAIL, str(error), "check REDIS_HOST, REDIS_USER, REDIS_PASSWORD, REDIS_SSL")
-        ]
+        return [Finding("1 Valkey", FAIL, str(error), VALKEY_REMEDY)]
+
+
+def _listed(found: list[Finding] | Finding) -> list[Finding]:
+    return [found] if isinstance(found, Finding) else found
 
 
 @asynccontextmanager
@@ -205,12 +217,20 @@ async def _outside(settings: Settings, url: str) -> list[Finding]:
         return [Finding("5 from outside", SKIP, "not checked", "--url https://realtime.example.com")]
     if parts.scheme != "https" or not parts.hostname:
         return [Finding("5 from outside", FAIL, url, "an address such as https://realtime.example.com")]
+    asked = Asked(url, BALANCER_REMEDY)
+    answers, websocket = await asyncio.gather(
+        in_time("5 from outside", asked, _from_outside(url, settings)),
+        in_time("7 WebSocket", asked, _websocket(parts.netloc)),
+    )
+    return [*_listed(answers), websocket]
+
+
+async def _from_outside(url: str, settings: Settings) -> list[Finding]:
     try:
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, verify=_context()) as http:
-            return [*await _answers(http, settings), await _websocket(parts.netloc)]
+            return await _answers(http, settings)
     except httpx.HTTPError as error:
-        remedy = "DNS, the balancer's group, its certificate: docs/runbook/unhealthy-servers.md"
-        return [Finding("5 from outside", FAIL, f"{url}: {type(error).__name__}: {error}", remedy)]
+        return [Finding("5 from outside", FAIL, f"{url}: {type(error).__name__}: {error}", BALANCER_REMEDY)]
 
 
 def _context() -> ssl.SSLContext:
