@@ -13,7 +13,8 @@ from typing import Any, Final, cast
 RICH: Final = "rich"
 COLOURS: Final = "pygments"  # of httpx on a command line
 RELOADING: Final = "watchfiles"  # uvicorn's, for development
-OPENTELEMETRY: Final = "opentelemetry"  # FastAPI needs it where it is used
+CRYPTOGRAPHY: Final = ("cryptography.exceptions", "cryptography.hazmat")  # of PyJWT: 47 modules, 4 MB
+OPENTELEMETRY: Final = "opentelemetry"  # FastAPI imports it when it is imported, later
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from portfolio_realtime import exit_codes
+from portfolio_realtime.lean_imports import CRYPTOGRAPHY
 from portfolio_realtime.preloaded import BY_ALL, BY_SOME
+from portfolio_realtime.websocket_server.__main__ import unused
 
 PROGRAM = """
 import runpy, sys
@@ -24,7 +26,10 @@ UNUSED = {
     "symbol_collector": {"rich", "opentelemetry", "pandas", "numpy", "scipy", "fastapi"},
     "market_data_consumer": {"rich", "opentelemetry", "pandas", "scipy", "fastapi"},
     "portfolio_calculator": {"rich", "opentelemetry", "pandas", "scipy", "fastapi", "httpx"},
-    "websocket_server": {"rich", "pygments", "watchfiles", "pandas", "scipy", "httpx"},
+    "websocket_server": {
+        *("rich", "opentelemetry", "pygments", "watchfiles", "click", "multiprocessing"),
+        *("pandas", "scipy", "httpx", "fastapi"),
+    },
     "run_services": {"rich", "opentelemetry", "pandas", "scipy", "numpy", "fastapi", "aiohttp"},
 }
 
@@ -53,6 +58,22 @@ def test_a_service_starts_without_what_it_does_not_use(service: str) -> None:
     packages = {name.partition(".")[0] for name in imported(service)}
     assert "pydantic_settings" in packages
     assert not packages & UNUSED[service]
+
+
+def test_a_server_that_knows_no_keys_of_others_starts_without_cryptography() -> None:
+    """Secrets, and nothing else, is what its tokens are signed with."""
+    assert "jwt" in imported("websocket_server")
+    assert not {name for name in imported("websocket_server") if name.startswith("cryptography.hazmat")}
+
+
+def test_a_server_that_verifies_by_keys_of_others_has_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JWKS_URL names them."""
+    monkeypatch.delenv("JWKS_URL", raising=False)
+    assert unused() == CRYPTOGRAPHY
+    monkeypatch.setenv("JWKS_URL", "https://id.example.com/keys")
+    monkeypatch.setenv("JWT_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("JWT_AUDIENCE", "portfolios")
+    assert unused() == ()
 
 
 @pytest.mark.parametrize("module", BY_ALL + BY_SOME)

@@ -23,6 +23,8 @@ from portfolio_realtime.websocket_server.http_api.api_documents import (
     json_schema,
     typescript,
 )
+from portfolio_realtime.websocket_server.http_api.front import page_files
+from portfolio_realtime.websocket_server.http_api.operations import Operations
 from portfolio_realtime.websocket_server.http_api.routes import build_app
 
 FOLDER: Final = Path("docs/schema")
@@ -38,7 +40,8 @@ def openapi() -> Schema:
     settings = config.Settings(**chosen)
     state = open_state(NOWHERE, holder="documents", shards=1, lease_ms=1000)
     gateway = Gateway(settings, state, SystemClock(), CollectorRegistry())
-    return build_app(gateway, "documents", AccountQueries(state, settings, SystemClock())).openapi()
+    queries = AccountQueries(state, settings, SystemClock())
+    return build_app(gateway, Operations(gateway, "documents"), queries, page_files()).openapi()
 
 
 def all_documents() -> dict[str, str]:

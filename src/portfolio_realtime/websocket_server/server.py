@@ -17,8 +17,9 @@ from functools import partial
 from typing import Any, Final, NoReturn, cast
 
 import structlog
-import uvicorn
 import uvloop
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from portfolio_realtime import config, exit_codes, logs, service
 from portfolio_realtime.config import Settings
@@ -31,7 +32,7 @@ from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket_server.clients.http_protocol import FirstBytes
 from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
-from portfolio_realtime.websocket_server.http_api.routes import build_app
+from portfolio_realtime.websocket_server.http_api.front import build_front
 from portfolio_realtime.websocket_server.workers import WORKER, Workers
 
 BACKLOG: Final = 4096
@@ -45,13 +46,13 @@ DATE_S: Final = 1.0  # between two updates of the date that answers show
 log = structlog.get_logger()
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server without its signal handlers: the service has its own.
 
     It ends when it is told to, instead of looking ten times a second whether it should.
     """
 
-    def __init__(self, options: uvicorn.Config) -> None:
+    def __init__(self, options: Config) -> None:
         super().__init__(options)
         self._told = asyncio.Event()
 
@@ -143,8 +144,8 @@ def allow_open_files() -> int:
 
 def _server(gateway: Gateway, context: Context) -> _Server:
     queries = AccountQueries(context.state, context.settings, context.clock)
-    options = uvicorn.Config(
-        build_app(gateway, context.instance, queries),
+    options = Config(
+        build_front(gateway, context.instance, queries),
         http=cast("Any", FirstBytes),
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
         lifespan="off",

@@ -11,7 +11,7 @@ import random
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final, cast
 
-from uvicorn import Config
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode

@@ -13,7 +13,7 @@ import asyncio
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn import Config
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 

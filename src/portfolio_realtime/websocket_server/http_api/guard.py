@@ -1,10 +1,11 @@
 """Checks before every HTTP route: TLS if it is required, credentials, and operator-only routes."""
 
 import hmac
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portfolio_realtime.websocket_server.access.client_address import (
@@ -22,7 +23,7 @@ from portfolio_realtime.websocket_server.access.identity import (
 from portfolio_realtime.websocket_server.clients import handshake
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api import cross_origin
-from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, answer
+from portfolio_realtime.websocket_server.http_api.problems import answer
 from portfolio_realtime.wire.http_problems import HttpProblem
 
 PROBES: Final = ("/health", "/ready")  # a load balancer asks without TLS
@@ -60,7 +61,7 @@ class Guard:
         request = Request(scope)
         is_opened = cross_origin.is_opened(request.url.path)
         headers_for_page = (
-            cross_origin.shared_with(self._gateway.network, _peer(request), headers_of(request))
+            cross_origin.shared_with(self._gateway.network, peer_of(request), headers_of(request))
             if is_opened
             else {}
         )
@@ -82,7 +83,7 @@ class Guard:
 def _refusal(gateway: Gateway, request: Request) -> Response | None:
     """The error to answer instead of the route, or None."""
     path = request.url.path
-    if path not in PROBES and gateway.network.is_refused_as_plain(_peer(request), headers_of(request)):
+    if path not in PROBES and gateway.network.is_refused_as_plain(peer_of(request), headers_of(request)):
         return answer(HttpProblem.TLS_REQUIRED)
     if handshake.PATH.fullmatch(path):  # as a WebSocket it would not have come here
         return answer(HttpProblem.UPGRADE_REQUIRED, handshake.REFUSAL_HEADERS[HttpProblem.UPGRADE_REQUIRED])
@@ -91,7 +92,7 @@ def _refusal(gateway: Gateway, request: Request) -> Response | None:
         if refusal is not None:
             return answer(refusal)
     if cross_origin.is_opened(path):
-        return cross_origin.preflight(request.method, gateway.network, _peer(request), headers_of(request))
+        return cross_origin.preflight(request.method, gateway.network, peer_of(request), headers_of(request))
     return None
 
 
@@ -100,20 +101,6 @@ class Visitor(NamedTuple):
 
     identity: Identity
     address: ClientAddress
-
-
-async def identify(request: Request) -> Visitor:
-    """The identity behind a request. Raises RequestRefused (401, 429, or 503: cannot be checked now)."""
-    gateway: Gateway = request.app.state.gateway
-    address = client_address_of(gateway, request)
-    try:
-        identity = await gateway.authenticator.by_headers(_peer(request), headers_of(request))
-    except Unauthorized as why:
-        raise RequestRefused(problem_of(why, gateway, address)) from None
-    return Visitor(identity, address)
-
-
-Caller = Annotated[Visitor, Depends(identify)]
 
 
 BY_REASON: Final = {
@@ -132,16 +119,6 @@ def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> H
     if not is_bearable:
         return HttpProblem.TOO_MANY
     return BY_REASON.get(why.reason, HttpProblem.INVALID_TOKEN)
-
-
-async def let_in(request: Request) -> None:
-    """For open routes: check capacity and the address's limit. Raises RequestRefused (429, 503)."""
-    gateway: Gateway = request.app.state.gateway
-    address = client_address_of(gateway, request)
-    problem = gateway.refusal(address.limit_key)
-    if problem is not None:
-        gateway.count_refused_handshake(problem, address)
-        raise RequestRefused(problem)
 
 
 def operator_refusal(gateway: Gateway, request: Request) -> HttpProblem | None:
@@ -171,7 +148,7 @@ def operator_refusal(gateway: Gateway, request: Request) -> HttpProblem | None:
 
 def is_on_this_machine(request: Request) -> bool:
     """Does it come from this very machine and from nowhere else?"""
-    return is_local(_peer(request), headers_of(request))
+    return is_local(peer_of(request), headers_of(request))
 
 
 def headers_of(request: Request) -> dict[str, str]:
@@ -181,8 +158,9 @@ def headers_of(request: Request) -> dict[str, str]:
 
 def client_address_of(gateway: Gateway, request: Request) -> ClientAddress:
     """Where a request comes from, behind trusted proxies."""
-    return gateway.network.client_address(_peer(request), headers_of(request))
+    return gateway.network.client_address(peer_of(request), headers_of(request))
 
 
-def _peer(request: Request) -> str:
+def peer_of(request: Request) -> str:
+    """The address of the other end of a request's connection."""
     return plain_address(request.client.host) if request.client else ""

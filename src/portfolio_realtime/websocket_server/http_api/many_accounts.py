@@ -13,6 +13,7 @@ from portfolio_realtime.errors import StateError
 from portfolio_realtime.model import ZERO
 from portfolio_realtime.websocket_server.access.identity import FORBIDDEN, Unauthorized, Unverifiable
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.http_api.callers import Caller
 from portfolio_realtime.websocket_server.http_api.described_answers import (
     GUARDED,
     UNAVAILABLE,
@@ -21,7 +22,7 @@ from portfolio_realtime.websocket_server.http_api.described_answers import (
     json_content,
 )
 from portfolio_realtime.websocket_server.http_api.files import json_answer
-from portfolio_realtime.websocket_server.http_api.guard import Caller, Visitor, problem_of
+from portfolio_realtime.websocket_server.http_api.guard import Visitor, problem_of
 from portfolio_realtime.websocket_server.http_api.portfolios import Portfolios
 from portfolio_realtime.websocket_server.http_api.problems import RequestRefused
 from portfolio_realtime.websocket_server.http_api.responses import (

@@ -1,11 +1,8 @@
 """An error that routes raise, and its answer: `{"detail": …, "code": …}`."""
 
-from typing import Any, Final
+from typing import Final
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException as StarletteException
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from portfolio_realtime.wire.http_problems import HttpProblem
@@ -29,23 +26,12 @@ def answer(problem: HttpProblem, headers: dict[str, str] | None = None) -> JSONR
     return JSONResponse(problem.body, problem.status, {**(headers or {}), **problem.headers})
 
 
-def add_problem_handlers(app: FastAPI) -> None:
-    """Let every refusal of an app carry its code, whoever refuses."""
-
-    async def refused(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, StarletteException)
-        if isinstance(error, RequestRefused):
-            return answer(error.problem)
-        headers = dict(error.headers or {})
-        known = BY_STATUS.get(error.status_code)
-        if known is not None:
-            return answer(known, headers)
-        return JSONResponse({"detail": error.detail, "code": "refused"}, error.status_code, headers)
-
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        body: dict[str, Any] = {"detail": jsonable_encoder(error.errors()), "code": HttpProblem.INVALID.code}
-        return JSONResponse(body, HttpProblem.INVALID.status)
-
-    app.add_exception_handler(StarletteException, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
+def refused(error: HTTPException) -> JSONResponse:
+    """The response for a refusal, with its code, whoever refuses."""
+    if isinstance(error, RequestRefused):
+        return answer(error.problem)
+    headers = dict(error.headers or {})
+    known = BY_STATUS.get(error.status_code)
+    if known is not None:
+        return answer(known, headers)
+    return JSONResponse({"detail": error.detail, "code": "refused"}, error.status_code, headers)

@@ -1,24 +1,29 @@
-"""HTTP beside the WebSockets: probes, metrics, one value at a time, tickets, the page."""
+"""The routes for clients: one value at a time, several, their history, tickets; and the document of all.
 
-from importlib import resources
+`front` imports this when the first of them is requested.
+"""
+
 from inspect import cleandoc
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import Example
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
 
-from portfolio_realtime import __version__, telemetry
+from portfolio_realtime import __version__
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.valuation.closed_days import Range
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, schemas
+from portfolio_realtime.websocket_server.http_api.callers import Caller, let_in
 from portfolio_realtime.websocket_server.http_api.described_answers import (
     FULL,
     GUARDED,
@@ -36,21 +41,15 @@ from portfolio_realtime.websocket_server.http_api.described_answers import (
     json_content,
 )
 from portfolio_realtime.websocket_server.http_api.files import PageFiles, json_answer
-from portfolio_realtime.websocket_server.http_api.guard import (
-    Caller,
-    Guard,
-    is_on_this_machine,
-    let_in,
-    operator_refusal,
-)
 from portfolio_realtime.websocket_server.http_api.many_accounts import add_many_accounts
+from portfolio_realtime.websocket_server.http_api.operations import Operations
 from portfolio_realtime.websocket_server.http_api.portfolios import (
     EventResponse,
     EventStream,
     Portfolios,
     seen_in,
 )
-from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, add_problem_handlers
+from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, refused
 from portfolio_realtime.websocket_server.http_api.reference_page import render
 from portfolio_realtime.websocket_server.http_api.responses import (
     ASSETS_EXAMPLE,
@@ -75,16 +74,11 @@ from portfolio_realtime.wire.messages import Detail
 
 _DATE: Final = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 RFC3339: Final = rf"^{_DATE}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}Z$"
-COMPRESSED_BYTES_MIN: Final = 1024
-COMPRESSION_LEVEL: Final = 5
-DEMO_TOKEN_S: Final = 900
-DEMO_ACCOUNTS_MAX: Final = 1000
 TAGS: Final = [
     {"name": "portfolios", "description": "Values, their history and how they are computed"},
     {"name": "access", "description": "Credentials for a WebSocket"},
     {"name": "operations", "description": "Probes and metrics"},
 ]
-EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 TICKET_EXAMPLE: Final = {"ticket": "Vp2vJ7c9Zq3mN1xK", "expires_in_s": TICKET_TTL_S}
 METRICS_EXAMPLE: Final = 'portfolio_realtime_connections{service="websocket_server"} 3.0'
 EVENTS_EXAMPLE: Final = (
@@ -135,21 +129,14 @@ class Ticket(BaseModel):
     expires_in_s: int
 
 
-class DemoSession(BaseModel):
-    """What the demo page needs; `token` is null where authentication is off."""
-
-    accounts: list[str]
-    token: str | None
-
-
 class Health(BaseModel):
     """Whether the process runs, and whether it can serve."""
 
     status: Literal["ok", "draining", "waiting for the state", "nothing is published"]
 
 
-def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastAPI:
-    """The HTTP side of one server."""
+def build_app(gateway: Gateway, operations: Operations, queries: AccountQueries, files: PageFiles) -> FastAPI:
+    """The routes for clients, and the document of all routes."""
     app = FastAPI(
         title="Portfolio values, live",
         version=__version__,
@@ -159,24 +146,36 @@ def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastA
         openapi_tags=TAGS,
     )
     app.state.gateway = gateway
-    app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_BYTES_MIN, compresslevel=COMPRESSION_LEVEL)
-    app.add_middleware(Guard, gateway=gateway)
-    add_problem_handlers(app)
-    _add_probes(app, gateway, instance)
+    _add_problem_handlers(app)
+    _add_probes(app, operations)
     _add_portfolios(app, gateway)
     _add_explanations(app, gateway, queries)
     add_many_accounts(app, gateway)
-    if gateway.settings.demo_page:
-        _add_demo(app, gateway)
-    page = str(resources.files("portfolio_realtime.websocket_server") / "page")
     _add_reference(app)
-    app.mount("/", PageFiles(directory=page, html=True), "page")
+    app.mount("/", files, "page")
     return app
 
 
-def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
+def _add_problem_handlers(app: FastAPI) -> None:
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return refused(error)
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        body: dict[str, Any] = {"detail": jsonable_encoder(error.errors()), "code": HttpProblem.INVALID.code}
+        return JSONResponse(body, HttpProblem.INVALID.status)
+
+    app.add_exception_handler(HTTPException, refuse)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _add_probes(app: FastAPI, operations: Operations) -> None:
+    """The probes and metrics for the document; `front` answers them without this app."""
+
     @app.get(
         "/health",
+        response_model=Health,
         **described(
             "getHealth",
             "Liveness: the process runs",
@@ -185,11 +184,12 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
             is_secured=False,
         ),
     )
-    async def health() -> Health:
-        return Health(status="ok")
+    async def health(request: Request) -> Response:
+        return await operations.health(request)
 
     @app.get(
         "/ready",
+        response_model=Health,
         **described(
             "getReadiness",
             "Readiness: 503 while draining, without state, or while nothing is published",
@@ -209,15 +209,8 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
             is_secured=False,
         ),
     )
-    async def ready(response: Response) -> Health:
-        if gateway.is_draining:
-            response.status_code = 503
-            return Health(status="draining")
-        if not await gateway.is_ready():
-            response.status_code = 503
-            is_silent = gateway.follower.is_following and not gateway.follower.is_hearing
-            return Health(status="nothing is published" if is_silent else "waiting for the state")
-        return Health(status="ok")
+    async def ready(request: Request) -> Response:
+        return await operations.ready(request)
 
     @app.get(
         "/metrics",
@@ -238,18 +231,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         ),
     )
     async def metrics(request: Request) -> Response:
-        refusal = operator_refusal(gateway, request)
-        if refusal is not None:
-            raise RequestRefused(refusal)
-        gateway.bring_counts()
-        own = telemetry.exposition(gateway.registry).decode()
-        try:
-            others = await gateway.state.metrics.read_all()
-        except StateError:
-            others = []
-        sources = [source for source in others if source[1] != instance]
-        merged = telemetry.merge([*sources, ("websocket_server", instance, own)])
-        return Response(merged, media_type=EXPOSITION)
+        return await operations.metrics(request)
 
 
 def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
@@ -427,17 +409,3 @@ def _restore_examples(app: FastAPI, document: dict[str, Any]) -> None:
                     told.pop("422", None)
                 for status, answer in route.responses.items():
                     told[str(status)]["content"] = answer["content"]
-
-
-def _add_demo(app: FastAPI, gateway: Gateway) -> None:
-    @app.get("/demo/session", include_in_schema=False)
-    async def demo_session(request: Request) -> DemoSession:
-        if not is_on_this_machine(request):
-            raise RequestRefused(HttpProblem.NOT_FOUND)
-        try:
-            accounts = await gateway.state.accounts.ids()
-        except StateError:
-            raise RequestRefused(HttpProblem.NO_VALUE) from None
-        is_off = gateway.authenticator.is_off
-        token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)
-        return DemoSession(accounts=accounts[:DEMO_ACCOUNTS_MAX], token=token)
