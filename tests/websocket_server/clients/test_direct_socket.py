@@ -144,3 +144,43 @@ async def test_nothing_is_written_past_the_transport_of_a_connection_that_has_en
     client.connection.resume()
     client.socket.choose()
     assert not client.hub.accounts["a"].direct
+
+
+async def test_a_ping_goes_past_a_transport_that_has_nothing_to_write(client: Client) -> None:
+    """The client stays direct; before it was, and while the transport writes, the ping follows the rest."""
+    client.socket.write(b"\x89\x00")
+    assert client.transport.buffer == b"\x89\x00"
+    client.transport.buffer = b""
+
+    client.subscribe("a", "value")
+    client.publish("a", 1)
+    client.transport.write_now()
+    await asyncio.sleep(0)
+    client.received()
+    client.socket.write(b"\x89\x00")
+    assert client._peer.recv(100) == b"\x89\x00"
+    assert client.transport.buffer == b""
+    client.publish("a", 2)
+    assert client.received() == [("a", 2)]
+
+    client.transport.buffer = b"rest of a frame"
+    client.socket.write(b"\x89\x00")
+    assert client.transport.buffer == b"rest of a frame\x89\x00"
+    client.publish("a", 3)
+    assert client.transport.buffer.startswith(b"rest of a frame\x89\x00")
+    with pytest.raises(BlockingIOError):
+        client._peer.recv(100)
+
+
+async def test_nothing_is_written_to_a_socket_that_has_ended(client: Client) -> None:
+    """Its number may be another client's by then."""
+    client.subscribe("a", "value")
+    client.publish("a", 1)
+    client.transport.write_now()
+    await asyncio.sleep(0)
+    client.received()
+    client.socket.end()
+    client.socket.write(b"\x89\x00")
+    assert client.transport.buffer == b""
+    with pytest.raises(BlockingIOError):
+        client._peer.recv(100)

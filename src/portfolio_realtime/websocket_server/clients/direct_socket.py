@@ -24,6 +24,17 @@ class DirectSocket:
         self._fileno: int | None = None  # set while direct writes are possible
         self._is_ended = False
 
+    def write(self, frame: bytes) -> None:
+        """Write a frame that is due now, past the transport if that has nothing left to write."""
+        transport = self._transport
+        if self._is_ended or transport.is_closing():
+            return
+        if self._fileno is None or transport.get_write_buffer_size():
+            transport.write(frame)
+            self.choose()
+        else:  # what is direct stays so: it would cost more than the frame to leave and to come back
+            self._direct_writes.send_all((self._fileno,), (frame,))
+
     def choose(self) -> None:
         """Decide again. Call it after every write, and when nothing is pending any more."""
         transport, connection = self._transport, self._connection

@@ -419,7 +419,7 @@ class Endpoint(asyncio.Protocol):
             return self.close(disconnect)
         if self._connection.is_ping_due(now_s):
             self._ping()
-        return self._send_pending()
+        return self._send_pending() if self._connection.has_pending else None
 
     def close(self, disconnect: Disconnect) -> None:
         """Send the reason and close. A client that does not answer in time is cut off."""
@@ -453,11 +453,8 @@ class Endpoint(asyncio.Protocol):
         if self._made is not None:
             self._made.send_ping(b"")
             return self._send_protocol()
-        assert self._transport is not None and self._socket is not None
-        if not self._transport.is_closing():
-            self._transport.write(EMPTY_PING)
-            self._socket.choose()
-        return None
+        assert self._socket is not None
+        return self._socket.write(EMPTY_PING)
 
     def _end(self) -> None:
         self._is_ending = True
