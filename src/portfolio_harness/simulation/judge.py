@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from portfolio_harness.simulation.broker_truth import CENT, TrueBroker
+from portfolio_harness.simulation.history import TrialHistory
 
 MARKED_S_MAX: Final = 5.0  # P4, P11: a wrong value is marked within this time
 ON_ITS_WAY_S: Final = 2.0  # the age of a right value: the delay of an event, and two conflations
@@ -57,8 +58,9 @@ class WatcherHistory:
 class SimulationJudge:
     """Judges all clients; `faults` are the broken promises."""
 
-    def __init__(self, truth: TrueBroker, price_ttl_s: float) -> None:
+    def __init__(self, truth: TrueBroker, price_ttl_s: float, history: TrialHistory) -> None:
         self.truth = truth
+        self._history = history
         self.faults: list[Fault] = []
         self.seen = Counter[str]()
         self._epochs: dict[bytes, int] = {}
@@ -91,6 +93,7 @@ class SimulationJudge:
 
     def take(self, client: WatcherHistory, text: bytes, now_s: float) -> None:
         """Check one message to one client: expiry (P10), account (P5), order, positions and ages."""
+        self._history.note((client.name.encode(), text))
         message = _decode(text)
         self.seen[message["type"]] += 1
         if client.expires_s is not None and now_s > client.expires_s + EXPIRY_GRACE_S:

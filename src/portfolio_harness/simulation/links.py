@@ -22,6 +22,8 @@ SLOW_S: Final = (0.05, 0.4)  # the delay of a slow message, one way
 SLOW_RATIO: Final = 0.02
 BLOCK_POLL_S: Final = 0.5  # how often a blocked read looks: fewer steps than one for each new entry
 
+PLAIN: Final = frozenset((str, bytes, int))  # arguments that are sent as they are
+
 Command = tuple[Any, ...]
 
 
@@ -369,7 +371,9 @@ class SimulatedClient:
 def _command(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
     flat: list[Any] = []
     for argument in arguments:
-        if isinstance(argument, dict) and name == "xadd":
+        if type(argument) in PLAIN:
+            flat.append(argument)
+        elif isinstance(argument, dict) and name == "xadd":
             flat += ["MINID", options["minid"]] if "minid" in options else []
             flat += ["*", *(part for pair in argument.items() for part in pair)]
         elif isinstance(argument, dict):

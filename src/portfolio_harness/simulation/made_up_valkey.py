@@ -4,6 +4,7 @@ A command runs without interruption, as in a real Valkey. `tests/simulation` com
 of a real one, command by command.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from copy import copy as shallow_copy
@@ -14,7 +15,6 @@ from redis.exceptions import NoScriptError, ResponseError
 
 Answer = Any  # bytes, int, None, or a list of these
 _SCRIPTS: Final = cast("Any", lua51.LuaRuntime)(encoding=None, unpack_returned_tuples=False)
-_compiled: Final[dict[bytes, Any]] = {}
 planted: Final[dict[bytes, bytes]] = {}  # text of scripts -> its replacement, while a mutant is planted
 
 
@@ -33,7 +33,10 @@ class Stream(list[tuple[bytes, tuple[bytes, ...]]]):
 
 
 class MadeUpValkey:
-    """One server. `now_ms` is its clock; `publish` delivers a message and returns the number of receivers."""
+    """One server. `now_ms` is its clock; `publish` delivers a message and returns the number of receivers.
+
+    `overheard` is called with every command and its arguments.
+    """
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -41,6 +44,8 @@ class MadeUpValkey:
         self._values: dict[bytes, Any] = {}
         self._expiry_ms: dict[bytes, int] = {}
         self._scripts: dict[bytes, bytes] = {}
+        self._api = _SCRIPTS.table_from({b"call": self._call_of_script})
+        self.overheard: Callable[[list[bytes]], None] = lambda _: None
         self.publish: Callable[[bytes, bytes], int] = lambda _channel, _payload: 0
 
     def copy(self) -> tuple[dict[bytes, Any], dict[bytes, int]]:
@@ -62,13 +67,16 @@ class MadeUpValkey:
 
     def do(self, *command: Any) -> Answer:
         """Run one command and return the answer. Raises redis.ResponseError."""
-        name, *arguments = [_raw(part) for part in command]
-        for key in arguments[:1]:
-            self._expire(key)
-        return getattr(self, "do_" + name.decode().lower().replace(" ", "_"))(*arguments)
+        parts = [part if type(part) is bytes else _raw(part) for part in command]
+        self.overheard(parts)
+        name, *arguments = parts
+        if arguments:
+            self._expire(arguments[0])
+        return _method(type(self), name)(self, *arguments)
 
     def _expire(self, key: bytes) -> None:
-        if self._expiry_ms.get(key, 1 << 62) <= self._now_ms():
+        expiry_ms = self._expiry_ms.get(key)
+        if expiry_ms is not None and expiry_ms <= self._now_ms():
             self._delete(key)
 
     def _delete(self, key: bytes) -> int:
@@ -282,16 +290,22 @@ class MadeUpValkey:
     def _run(self, text: bytes, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Answer:
         for old, new in planted.items():
             text = text.replace(old, new)
-        function = _compiled.get(text)
-        if function is None:
-            body = b"return function(KEYS, ARGV, redis)\n" + text + b"\nend"
-            function = _compiled[text] = _SCRIPTS.execute(body)
-        api = _SCRIPTS.table_from({b"call": self._call_of_script})
-        names, values = _SCRIPTS.table_from(list(keys)), _SCRIPTS.table_from(list(arguments))
-        return _from_lua(function(names, values, api))
+        names, values = _SCRIPTS.table_from(keys), _SCRIPTS.table_from(arguments)
+        return _from_lua(_compiled(text)(names, values, self._api))
 
     def _call_of_script(self, *command: Any) -> Any:
-        return _to_lua(self.do(*command))
+        answer = self.do(*command)
+        return answer if type(answer) is bytes else _to_lua(answer)
+
+
+@functools.cache
+def _compiled(text: bytes) -> Any:
+    return _SCRIPTS.execute(b"return function(KEYS, ARGV, redis)\n" + text + b"\nend")
+
+
+@functools.cache
+def _method(kind: type[Any], name: bytes) -> Callable[..., Answer]:
+    return getattr(kind, "do_" + name.decode().lower().replace(" ", "_"))
 
 
 def _id_parts(entry_id: bytes) -> tuple[int, int]:
@@ -308,6 +322,8 @@ def _to_lua(answer: Answer) -> Any:
 
 
 def _raw(part: Any) -> bytes:
+    if type(part) is str:
+        return part.encode()
     if isinstance(part, bytes):
         return part
     if isinstance(part, float):

@@ -40,6 +40,7 @@ class Mutant(NamedTuple):
     promise: str
     what: str
     plant: Callable[[], Patch]
+    found_by: tuple[int, ...] = ()  # short stories that found it when it was planted: they are tried first
 
 
 def _replaced(owner: Any, name: str, value: Any) -> Callable[[], Patch]:
@@ -147,6 +148,7 @@ MUTANTS: Final = (
         "P1",
         "the state is not read again after a broken subscription",
         _replaced(Connection, "follow", _subscribed_once),
+        found_by=(56,),
     ),
     Mutant(
         "P1",
@@ -154,16 +156,23 @@ MUTANTS: Final = (
         _replaced(PublicationFollower, "follow_life", _never),
     ),
     Mutant("P1", "changes wait for quiet while a service is busy", _replaced(Pace, "wait_s", _until_quiet)),
-    Mutant("P2", "older publications are accepted", _older_accepted),
+    Mutant(
+        "P2",
+        "older publications are accepted",
+        _older_accepted,
+        found_by=(57,),
+    ),
     Mutant(
         "P2",
         "an owner that has lost its shard may write",
         _script(b"if token < fence then", b"if false then"),
+        found_by=(44,),
     ),
     Mutant(
         "P2",
         "a shard that changes hands before a transaction is written all the same",
         _replaced(watched_keys, "_watching", _only_read),
+        found_by=(44,),
     ),
     Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
     Mutant("P4", "every feed counts as live", _replaced(Feeds, "read", _all_live)),
@@ -173,21 +182,29 @@ MUTANTS: Final = (
     ),
     Mutant("P5", "ids count as equal when one ends the other", _replaced(Identity, "may_see", _ends_alike)),
     Mutant("P6", "values are a cent too high", _replaced(float_rounding, "round_to_cents", _a_cent_more)),
-    Mutant("P7", "the server writes to a full socket", _replaced(ClientConnection, "pause", _nothing)),
+    Mutant(
+        "P7",
+        "the server writes to a full socket",
+        _replaced(ClientConnection, "pause", _nothing),
+        found_by=(11,),
+    ),
     Mutant(
         "P8",
         "nobody takes over the shards of a killed calculator",
         _script(b"redis.call('PEXPIRE', KEYS[1], ARGV[2])", b"redis.call('PEXPIRE', KEYS[1], ARGV[2] * 100)"),
+        found_by=(21,),
     ),
     Mutant(
         "P9",
         "a repeated booking counts twice",
         lambda: mock.patch.multiple(Booked, get=_nothing, __contains__=_not),
+        found_by=(6,),
     ),
     Mutant(
         "P9",
         "records of a new collector have lower versions than those before",
         _replaced(AccountRecords, "begin_versions", _nothing),
+        found_by=(51,),
     ),
     Mutant(
         "P11",
@@ -199,22 +216,31 @@ MUTANTS: Final = (
         "P11",
         "a server does not notice that a shard is silent",
         _replaced(ShardSigns, "look", _no_change),
+        found_by=(45,),
     ),
-    Mutant("P11", "any trade sets a price", _replaced(makers, "stock_effect", _any_trade)),
+    Mutant(
+        "P11",
+        "any trade sets a price",
+        _replaced(makers, "stock_effect", _any_trade),
+        found_by=(5,),
+    ),
     Mutant(
         "P12",
         "revocations that Valkey has lost are not written again",
         _replaced(Revocations, "write_again", _at_once),
+        found_by=(26,),
     ),
     Mutant(
         "P12",
         "a server that cannot know what was revoked lets everybody in",
         _replaced(KnownRevocations, "can_tell", _always),
+        found_by=(16,),
     ),
     Mutant(
         "P13",
         "a record that cannot be decoded ends its reader",
         _replaced(accounts, "readable", _decoded),
+        found_by=(27,),
     ),
 )
 

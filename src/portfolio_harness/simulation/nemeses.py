@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from portfolio_harness.simulation.stories import Story
 from portfolio_harness.simulation.watchers import RECONNECT_S
 from portfolio_harness.simulation.world import Running, World
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.error_answers import PassingError
 
-WARM_S: Final = 2.0  # no fault begins while the services start
-FAULTS_S: Final = 4.0  # the time in which faults begin
-FAULT_S: Final = (0.3, 5.0)  # how long a fault lasts
-LONGER_S: Final = {"mute feed": 4.0}  # added: the silence of a feed is noticed after 5 s
-FAULTS_MAX: Final = 4
+LONGER_S: Final = {
+    "mute feed": 4.0,
+    "stop reading": 2.0,
+}  # added: a feed's silence is noticed after 5 s; a socket fills
 LOSS_RATIO: Final = 0.3
 REPLICA_LAG_S_MAX: Final = 0.4
 # By service. The simulated collector and consumer lack what ends the work of one whose clock is far off.
@@ -43,15 +43,16 @@ class PlannedFault:
         return f"{self.at_s:.2f} s: {self.name} {self.victim} for {self.for_s:.2f} s".replace("  ", " ")
 
 
-def drawn(rng: random.Random, services: list[str]) -> list[PlannedFault]:
-    """Draw a plan of 1 to FAULTS_MAX faults, in order of time."""
+def drawn(rng: random.Random, services: list[str], story: Story) -> list[PlannedFault]:
+    """Draw a plan of 1 to `story.faults_max` faults, in order of time."""
     plan: list[PlannedFault] = []
-    for _ in range(rng.randrange(1, FAULTS_MAX + 1)):
+    least_s, most_s = story.fault_s
+    for _ in range(rng.randrange(1, story.faults_max + 1)):
         name = rng.choice(list(NEMESES))
         fault = PlannedFault(
             name,
-            at_s=WARM_S + rng.uniform(0, FAULTS_S),
-            for_s=rng.uniform(*FAULT_S) + LONGER_S.get(name, 0.0),
+            at_s=story.warm_s + rng.uniform(0, story.faults_s),
+            for_s=least_s + (most_s - least_s) * rng.random() ** story.brevity + LONGER_S.get(name, 0.0),
             victim=rng.choice([one for one in services if one.startswith(VICTIMS.get(name, ""))]),
             number=rng.random(),
         )

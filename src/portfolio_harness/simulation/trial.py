@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import gc
 import logging
-import random
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
@@ -18,15 +16,16 @@ from portfolio_harness.simulation import nemeses
 from portfolio_harness.simulation.broker_truth import NS, TrueBooking, TrueTrade, wall_ns
 from portfolio_harness.simulation.judge import Fault
 from portfolio_harness.simulation.links import SimulatedClient
+from portfolio_harness.simulation.machine import simulated_machine
 from portfolio_harness.simulation.makers import REPEAT_RATIO
+from portfolio_harness.simulation.stories import Story
 from portfolio_harness.simulation.virtual_loop import EPOCH_S, SimulationStuck, VirtualLoop
 from portfolio_harness.simulation.world import LEASE_MS, OPERATOR_URL, SETTINGS, SHARDS, SharedMetrics, World
 from portfolio_realtime.portfolio_calculator import loop_delay, totals_refresh
-from portfolio_realtime.state import clients, open_state, revocations
+from portfolio_realtime.state import clients, open_state
 from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.websocket_server.access.identity import Identity
 
-CLIENTS_S: Final = 1.0  # when the clients connect
 # After the last fault and the last booking: takeovers, two statements of a record, and 2 s.
 QUIET_S_MAX: Final = 15.0
 LOOK_S: Final = 0.5
@@ -36,6 +35,9 @@ EVENT_LATE_S_MAX: Final = 1.0
 FEED_LATE_S_MAX: Final = 0.05
 VISITOR: Final = "visitor"  # the subject whose tokens are revoked
 VISIT_S: Final = 0.25
+COLLECT_TRIALS: Final = (
+    25  # garbage is collected after as many: it takes 25 ms, and 4 MB of memory until then
+)
 TOTALS_S: Final = 5.0  # as in a busy calculator
 
 
@@ -48,40 +50,52 @@ class Verdict:
     faults: tuple[Fault, ...]  # broken promises
     converged_s: float | None  # from the last fault until every client was right; None: not in time
     messages: int  # that clients received
+    history: int  # a checksum of all commands that Valkey ran and all messages to clients, with their times
 
     def __str__(self) -> str:
         return "\n  ".join([f"seed {self.seed}", *self.plan, *map(str, self.faults[:5])])
 
 
 class Simulation:
-    """Runs trials; what all trials share is made once."""
+    """Runs trials, in a process that does nothing else; what all trials share is made once."""
 
-    def __init__(self) -> None:
+    def __init__(self, story: Story) -> None:
+        self._story = story
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self._metrics = SharedMetrics()
+        self._trials = 0
+        # No garbage is collected in the middle of a trial: it would finalize killed coroutines.
         gc.collect()
         gc.freeze()
+        gc.disable()
+        sys.unraisablehook = _ignore
 
     def run(self, seed: int) -> Verdict:
         """Run one trial. The same seed gives the same verdict."""
-        random.seed(seed)  # for the product's own jitter
         loop = VirtualLoop()
-        with _virtual(loop), _no_garbage():
+        with simulated_machine(loop, seed), _without_network():
+            self._trials += 1
             try:
                 return loop.run_until_complete(self._trial(seed, loop))
             finally:
                 loop.close()
-                asyncio.set_event_loop(None)
+                if not self._trials % COLLECT_TRIALS:
+                    gc.collect()
+
+    def run_all(self, seeds: Sequence[int]) -> list[Verdict]:
+        """Run one trial for each of these seeds."""
+        return list(map(self.run, seeds))
 
     async def _trial(self, seed: int, loop: VirtualLoop) -> Verdict:
-        world = World(seed, loop, self._metrics)
-        plan = nemeses.drawn(world.rng, list(world.services))
+        world = World(seed, self._story, loop, self._metrics)
+        plan = nemeses.drawn(world.rng, list(world.services), self._story)
         over_s = EPOCH_S + max(fault.at_s + fault.for_s for fault in plan) + nemeses.RECONNECT_S
         suffering = [loop.create_task(nemeses.suffer(world, fault)) for fault in plan]
         life = [
-            loop.create_task(part) for part in (_trade(world, over_s), _book(world, over_s), _visit(world))
+            loop.create_task(part)
+            for part in (_trade(world, over_s), _book(world, over_s), _visit(world, self._story.warm_s))
         ]
-        loop.call_at(EPOCH_S + CLIENTS_S, world.attach_clients)
+        loop.call_at(EPOCH_S + self._story.clients_s, world.attach_clients)
         converged_s: float | None = None
         try:
             while loop.time() < over_s + QUIET_S_MAX and converged_s is None:
@@ -102,8 +116,14 @@ class Simulation:
                 raise failure
         for failure in world.failures():
             world.judge.note("P13", loop.time(), failure)
-        messages = world.judge.seen.total()
-        return Verdict(seed, tuple(map(str, plan)), tuple(world.judge.faults), converged_s, messages)
+        return Verdict(
+            seed,
+            tuple(map(str, plan)),
+            tuple(world.judge.faults),
+            converged_s,
+            world.judge.seen.total(),
+            world.history.checksum,
+        )
 
 
 async def _trade(world: World, until_s: float) -> None:
@@ -137,7 +157,7 @@ def _tell_booking(world: World, booking: TrueBooking) -> None:
     world.each("collector", lambda collector: collector.take(booking))
 
 
-async def _visit(world: World) -> None:
+async def _visit(world: World, warm_s: float) -> None:
     """Revoke somebody's tokens; then try to get in with one, again and again, at every server (P12)."""
     began_s = wall_ns(world.loop.time()) / NS
     state = open_state(OPERATOR_URL, holder="operator", shards=SHARDS, lease_ms=LEASE_MS, is_cluster=False)
@@ -146,7 +166,7 @@ async def _visit(world: World) -> None:
     identity = Identity(
         VISITOR, frozenset(world.truth.accounts), expires_at_s=began_s + 3600, issued_at_s=began_s - 1
     )
-    await asyncio.sleep(nemeses.WARM_S)
+    await asyncio.sleep(warm_s)
     while True:
         for running in world.services.values():
             is_asked = running.name.startswith("server") and not running.process.is_frozen
@@ -156,8 +176,8 @@ async def _visit(world: World) -> None:
 
 
 @contextlib.contextmanager
-def _virtual(loop: VirtualLoop) -> Generator[None]:
-    """Patch the product to use the simulated network and time, and not to measure the machine."""
+def _without_network() -> Generator[None]:
+    """Patch the product to use the simulated network, and not to measure the machine."""
 
     async def measure_nothing(*_: Any) -> None:
         await asyncio.Event().wait()
@@ -166,7 +186,6 @@ def _virtual(loop: VirtualLoop) -> Generator[None]:
         mock.patch.object(clients, "LeanClient", SimulatedClient),
         mock.patch.object(loop_delay, "measure", measure_nothing),
         mock.patch.object(totals_refresh, "TOTALS_S", TOTALS_S),
-        mock.patch.object(revocations, "time", SimpleNamespace(time=lambda: wall_ns(loop.time()) / NS)),
     ):
         SimulatedClient.links.clear()
         yield
@@ -174,16 +193,3 @@ def _virtual(loop: VirtualLoop) -> Generator[None]:
 
 def _ignore(_: Any) -> None:
     """Drop warnings about coroutines of killed processes, which never end."""
-
-
-@contextlib.contextmanager
-def _no_garbage() -> Generator[None]:
-    """Keep the garbage collector from finalizing killed coroutines in the middle of the next trial."""
-    ignored, sys.unraisablehook = sys.unraisablehook, _ignore
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.enable()
-        sys.unraisablehook = ignored

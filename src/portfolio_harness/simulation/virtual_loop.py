@@ -7,30 +7,33 @@ of its `finally` blocks run, as after SIGKILL.
 
 import asyncio
 import contextvars
+import heapq
 import itertools
-from collections.abc import Callable, Coroutine
+import sys
+from asyncio import events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from portfolio_realtime.cancellation import cancel_until_ended
 
 EPOCH_S: Final = 1_000.0  # the loop's time at the beginning
-STEPS_MAX: Final = 400_000  # turns of the loop in one trial; more mean an endless loop
+CALLS_MAX: Final = 1_000_000  # of one trial; more mean an endless loop
 
 _running: contextvars.ContextVar["SimulatedProcess | None"] = contextvars.ContextVar("process", default=None)
 
 
 class SimulationStuck(Exception):
-    """No call is due any more, or the loop made more than STEPS_MAX turns."""
+    """No call is due any more, or the loop made more than CALLS_MAX calls."""
 
 
 class NumberedTask(asyncio.Task[Any]):
     """A task with a hash that does not depend on its memory address, so that sets keep one order."""
 
-    _numbers = itertools.count()
     _log_destroy_pending = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._number = next(self._numbers)
+    def __init__(self, *args: Any, number: int, **kwargs: Any) -> None:
+        self._number = number
         super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:
@@ -77,8 +80,7 @@ class SimulatedProcess:
         """Run all held calls and go on, as SIGCONT does."""
         self.is_frozen = False
         held, self._held = self._held, []
-        for call in held:
-            self.loop.call_soon(call.run_late)
+        self.loop.run_soon(held)
 
     def kill(self) -> None:
         """Never run any of its calls again, as SIGKILL does."""
@@ -90,58 +92,49 @@ class SimulatedProcess:
         self._held.append(call)
 
 
-class _JumpingSelector:
-    """A selector that advances the loop's time instead of waiting."""
+class VirtualLoop(asyncio.AbstractEventLoop):
+    """An event loop in virtual time, without I/O, signals and threads.
 
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
+    It is none of asyncio's own loops, whose turns cost more than the work that is simulated. Calls that are
+    due at the same time run in the order in which they were made.
+    """
 
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise SimulationStuck("no call is due any more")
-        self._loop.advance(timeout)
-        return []
-
-
-class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop in virtual time, without I/O."""
+    # Futures and tasks ask for it when they are made: an answer that needs no call of Python.
+    get_debug = staticmethod(bool)  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        super().__init__()
         self._now_s = EPOCH_S
-        self._selector = _JumpingSelector(self)
-        self._turns = 0
+        self._ready: deque[_Call] = deque()
+        self._due: list[tuple[float, int, _Call]] = []  # a heap
+        self._numbers = itertools.count()
+        self._is_running = self._is_closed = False
         self.failures: list[str] = []  # exceptions that nobody awaited
-        self.set_task_factory(_numbered_task)
-        self.set_exception_handler(self._note)
-
-    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if (error := context.get("exception")) is not None:
-            self.failures.append(repr(error))
 
     def time(self) -> float:
         """Virtual time in seconds."""
         return self._now_s
 
-    def advance(self, seconds: float) -> None:
-        """Advance the time. Raises SimulationStuck after STEPS_MAX turns."""
-        self._turns += 1
-        if self._turns > STEPS_MAX:
-            raise SimulationStuck(f"the loop made more than {STEPS_MAX} turns")
-        if seconds > 0:
-            self._now_s += seconds
+    # Calls
 
     def call_soon(  # type: ignore[override]  # the library's own signature has type variables
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        """Like the base class, but a call of a process is held while it is frozen and dropped once killed."""
-        process = _process_of(context)
-        if process is None:
-            return super().call_soon(callback, *args, context=context)
-        context = contextvars.copy_context() if context is None else context
-        call = _Call(process, callback, args, context)
-        call.handle = super().call_soon(call.run, context=context)
-        return call.handle
+    ) -> "_Call":
+        """Run it now, after what is due already; a call of a process waits while that is frozen."""
+        call = _Call(callback, args, contextvars.copy_context() if context is None else context, self._now_s)
+        self._ready.append(call)
+        return call
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> "_Call":
+        """Run it `delay` seconds from now."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self,
@@ -149,25 +142,85 @@ class VirtualLoop(asyncio.BaseEventLoop):
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
-        """Like the base class, with the same rule as `call_soon`."""
-        process = _process_of(context)
-        if process is None:
-            return super().call_at(when, callback, *args, context=context)
-        context = contextvars.copy_context() if context is None else context
-        call = _Call(process, callback, args, context)
-        call.handle = handle = super().call_at(when, call.run, context=context)
-        return handle
+    ) -> "_Call":
+        """Run it at this time of the loop."""
+        call = _Call(callback, args, contextvars.copy_context() if context is None else context, when)
+        heapq.heappush(self._due, (when, next(self._numbers), call))
+        return call
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        """Do nothing: there is no I/O."""
+    def run_soon(self, calls: "Iterable[_Call]") -> None:
+        """Run calls that were held."""
+        self._ready.extend(calls)
 
-    def _write_to_self(self) -> None:
-        """Do nothing: the loop never sleeps."""
+    def create_future(self) -> "asyncio.Future[Any]":
+        """A future of this loop."""
+        return asyncio.Future(loop=self)
 
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> NumberedTask:
+        """A task of this loop."""
+        return NumberedTask(coro, loop=self, name=name, context=context, number=next(self._numbers))
 
-def _numbered_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> NumberedTask:
-    return NumberedTask(work, loop=loop, **options)
+    # Running
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Run until it is done, and return its result. Raises SimulationStuck."""
+        main = asyncio.ensure_future(future, loop=self)
+        former, self._is_running = sys.get_asyncgen_hooks(), True
+        sys.set_asyncgen_hooks(finalizer=self._finish)
+        events._set_running_loop(self)  # noqa: SLF001  # for those who write loops
+        try:
+            for _ in range(CALLS_MAX):
+                if not self._ready:
+                    if main.done():
+                        return main.result()
+                    self._jump()
+                call = self._ready.popleft()
+                if not call.is_cancelled:
+                    call.run(self)
+        finally:
+            events._set_running_loop(None)  # noqa: SLF001
+            sys.set_asyncgen_hooks(*former)
+            self._is_running = False
+        raise SimulationStuck(f"the loop made more than {CALLS_MAX} calls")
+
+    def _finish(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Let a generator that nobody reads any more clean up."""
+        self.create_task(generator.aclose())
+
+    def _jump(self) -> None:
+        """Advance the time to the next due calls. Raises SimulationStuck when there is none."""
+        while self._due and self._due[0][2].is_cancelled:
+            heapq.heappop(self._due)
+        if not self._due:
+            raise SimulationStuck("no call is due any more")
+        self._now_s = max(self._now_s, self._due[0][0])
+        while self._due and self._due[0][0] <= self._now_s:
+            self._ready.append(heapq.heappop(self._due)[2])
+
+    def is_running(self) -> bool:
+        """Whether it runs."""
+        return self._is_running
+
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Forget all calls."""
+        self._is_closed = True
+        self._ready.clear()
+        self._due.clear()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Note an exception that nobody awaited."""
+        if (error := context.get("exception")) is not None:
+            self.failures.append(repr(error))
 
 
 def current_process() -> SimulatedProcess | None:
@@ -175,35 +228,45 @@ def current_process() -> SimulatedProcess | None:
     return _running.get()
 
 
-def _process_of(context: contextvars.Context | None) -> SimulatedProcess | None:
-    return _running.get() if context is None else context.get(_running)
-
-
 class _Call:
-    """A call of a process. It can be cancelled while the process is frozen."""
+    """A call of a process, or of none: the loop's handle. It can be cancelled while the process is frozen."""
 
-    __slots__ = ("arguments", "callback", "context", "handle", "process")
+    __slots__ = ("_arguments", "_callback", "_context", "_process", "_when_s", "is_cancelled")
 
     def __init__(
         self,
-        process: SimulatedProcess,
         callback: Callable[..., Any],
         arguments: tuple[Any, ...],
         context: contextvars.Context,
+        when_s: float,
     ) -> None:
-        self.process, self.callback, self.arguments, self.context = process, callback, arguments, context
-        self.handle: asyncio.Handle | None = None
+        self._callback, self._arguments, self._context, self._when_s = callback, arguments, context, when_s
+        self._process: SimulatedProcess | None = context.get(_running)
+        self.is_cancelled = False
 
-    def run(self) -> None:
+    def run(self, loop: VirtualLoop) -> None:
         """Run it now; hold it if the process is frozen, drop it if the process was killed."""
-        if self.process.is_dead:
-            return
-        if self.process.is_frozen:
-            self.process.hold(self)
-        else:
-            self.callback(*self.arguments)
+        if self._process is not None:
+            if self._process.is_dead:
+                return
+            if self._process.is_frozen:
+                self._process.hold(self)
+                return
+        try:
+            self._context.run(self._callback, *self._arguments)
+        except Exception as error:
+            loop.call_exception_handler({"exception": error})
 
-    def run_late(self) -> None:
-        """Run it after the process was thawed, unless it was cancelled meanwhile."""
-        if self.handle is None or not self.handle.cancelled():
-            self.context.run(self.run)
+    # The interface of asyncio's handles
+
+    def cancel(self) -> None:
+        """Never run it."""
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.is_cancelled
+
+    def when(self) -> float:
+        """The time of the loop at which it is due."""
+        return self._when_s

@@ -8,10 +8,12 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from portfolio_harness.simulation.broker_truth import TrueBroker, wall_ns
+from portfolio_harness.simulation.history import TrialHistory
 from portfolio_harness.simulation.judge import SimulationJudge, WatcherHistory
 from portfolio_harness.simulation.links import SimulatedClient, SimulatedLink, SimulatedNetwork
 from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
 from portfolio_harness.simulation.makers import SimulatedCollector, SimulatedConsumer
+from portfolio_harness.simulation.stories import Story
 from portfolio_harness.simulation.virtual_loop import SimulatedProcess, VirtualLoop
 from portfolio_harness.simulation.watchers import SimulatedServer, SimulatedWatcher
 from portfolio_realtime import config
@@ -26,7 +28,6 @@ LEASE_MS: Final = 3000
 PRICE_TTL_S: Final = 10.0  # longer than a feed may be silent unnoticed
 TOKEN_S: Final = 60.0
 OPERATOR_URL: Final = "sim://operator"
-SHORT_TOKEN_S: Final = 5.0  # of one client, whose token expires during the trial
 SETTINGS: Final = config.load(
     _env_file=None,
     shards=SHARDS,
@@ -75,15 +76,18 @@ class Running:
 class World:
     """Two of every service, one Valkey, and the clients. The seed decides everything."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, metrics: SharedMetrics) -> None:
+    def __init__(self, seed: int, story: Story, loop: VirtualLoop, metrics: SharedMetrics) -> None:
+        self._story = story
         self.rng = random.Random(seed)
         self.loop = loop
         self._metrics = metrics
         self.valkey_skew_s = 0.0
         self.valkey = MadeUpValkey(lambda: wall_ns(loop.time() + self.valkey_skew_s) // 1_000_000)
+        self.history = TrialHistory(loop.time)
+        self.valkey.overheard = self.history.note
         self.network = SimulatedNetwork(self.valkey, self.rng)
         self.truth = TrueBroker(self.rng)
-        self.judge = SimulationJudge(self.truth, PRICE_TTL_S)
+        self.judge = SimulationJudge(self.truth, PRICE_TTL_S, self.history)
         self.network.overheard = lambda channel, payload: self.judge.overhear(channel, payload, loop.time())
         self.shard_count = SHARDS
         self.is_feed_there = self.is_broker_there = True
@@ -159,7 +163,7 @@ class World:
         """Open a connection and subscribe; also try all other accounts, which must be refused."""
         running = self.services[server]
         self._filenos += 1
-        valid_s = SHORT_TOKEN_S if history is self.histories[0] else TOKEN_S
+        valid_s = self._story.short_token_s if history is self.histories[0] else TOKEN_S
         watcher = SimulatedWatcher(running.part, history, self._filenos, valid_s)
         self._watchers[history.name] = watcher
         watcher.subscribe()

@@ -87,13 +87,18 @@ class FencedWrite(NamedTuple):
             yield [self.fence_key, self.hash_key], arguments
 
 
+@functools.cache
+def _text_and_digest(name: str) -> tuple[str, str]:
+    text = resources.files("portfolio_realtime.state").joinpath("lua", f"{name}.lua").read_text()
+    return text, hashlib.sha1(text.encode()).hexdigest()  # noqa: S324  # the digest by which Valkey names scripts
+
+
 class Script:
     """A script in the folder `lua`, called by its digest, or by its text if the server does not know it."""
 
     def __init__(self, commands: Redis, name: str) -> None:
         self._commands = commands
-        self.text = resources.files("portfolio_realtime.state").joinpath("lua", f"{name}.lua").read_text()
-        self.digest = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324  # the digest by which Valkey names scripts
+        self.text, self.digest = _text_and_digest(name)
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """The result of the script. Raises RedisError."""

@@ -64,7 +64,7 @@ class Feeds:
     @reports_unavailable
     async def read(self, sources: Iterable[str]) -> dict[str, SourceStatus]:
         """The sources that are live now -> what they say. Raises StateUnavailable."""
-        asked = list(sources)
+        asked = sorted(sources)
         if not asked:
             return {}
         pipeline = self._connection.commands.pipeline(transaction=False)

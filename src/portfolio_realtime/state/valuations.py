@@ -56,7 +56,7 @@ class Valuations:
         self._publish = connection.script("publish_values")
         self._raise_fence = connection.script("raise_fence")
         self._watched = connection.watched_keys()
-        self._fences = set[str]()  # of the shards that we have written
+        self._fences = dict[str, None]()  # of the shards that we have written, in one order
 
     @reports_unavailable
     async def publish_all(
@@ -96,7 +96,9 @@ class Valuations:
         else:
             refusals = await self._call_script(word, begun, is_again=True) if begun else {}
         for part in parts:
-            (self._fences.discard if part.place in refusals else self._fences.add)(part.fence)
+            self._fences.pop(part.fence, None)
+            if part.place not in refusals:
+                self._fences[part.fence] = None
         if begun is None:
             await self._watched.watch(tuple(self._fences))
         return [refusals.get(place) for place in range(len(shards))]
