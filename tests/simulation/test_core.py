@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-SEEDS = os.environ.get("SIMULATION_SEEDS", "0:2000")
+SEEDS = os.environ.get("SIMULATION_SEEDS", "0:400")
 LONG_SEEDS = os.environ.get("SIMULATION_LONG_SEEDS", "0:60")
 SECONDS_MAX = 900.0  # a machine with much else to do
 
