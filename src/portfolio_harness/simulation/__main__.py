@@ -17,7 +17,8 @@ from portfolio_harness.simulation.trial import Simulation
 HASH_SEED: Final = "0"  # fixes the order of sets of strings
 MODULE: Final = "portfolio_harness.simulation"
 CHUNK: Final = 25  # seeds that one process runs
-MUTANT_SEEDS_MAX: Final = 150  # seeds that are tried to find a planted fault
+# Short stories have half the faults of long ones, so that twice the seeds and more are tried.
+MUTANT_SEEDS_MAX: Final = 400
 KINDS: Final = {"short": SHORT, "long": LONG}
 
 

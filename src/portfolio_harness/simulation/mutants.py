@@ -148,7 +148,7 @@ MUTANTS: Final = (
         "P1",
         "the state is not read again after a broken subscription",
         _replaced(Connection, "follow", _subscribed_once),
-        found_by=(56,),
+        found_by=(74,),
     ),
     Mutant(
         "P1",
@@ -160,7 +160,7 @@ MUTANTS: Final = (
         "P2",
         "older publications are accepted",
         _older_accepted,
-        found_by=(57,),
+        found_by=(56,),
     ),
     Mutant(
         "P2",
@@ -198,13 +198,13 @@ MUTANTS: Final = (
         "P9",
         "a repeated booking counts twice",
         lambda: mock.patch.multiple(Booked, get=_nothing, __contains__=_not),
-        found_by=(6,),
+        found_by=(7,),
     ),
     Mutant(
         "P9",
         "records of a new collector have lower versions than those before",
         _replaced(AccountRecords, "begin_versions", _nothing),
-        found_by=(51,),
+        found_by=(286,),
     ),
     Mutant(
         "P11",
