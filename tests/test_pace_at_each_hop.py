@@ -256,7 +256,7 @@ class RoundingLoop(VirtualLoop):
 
     is_rounding = False
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         when = self.time() + round(when - self.time(), 3) if self.is_rounding else when
         return super().call_at(when, callback, *args, context=context)
 
