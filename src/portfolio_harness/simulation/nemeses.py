@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from portfolio_harness.simulation.stories import Story
+from portfolio_harness.simulation.stories import TrialStory
 from portfolio_harness.simulation.watchers import RECONNECT_S
 from portfolio_harness.simulation.world import Running, World
 from portfolio_realtime.state import keys
@@ -43,7 +43,7 @@ class PlannedFault:
         return f"{self.at_s:.2f} s: {self.name} {self.victim} for {self.for_s:.2f} s".replace("  ", " ")
 
 
-def drawn(rng: random.Random, services: list[str], story: Story) -> list[PlannedFault]:
+def drawn(rng: random.Random, services: list[str], story: TrialStory) -> list[PlannedFault]:
     """Draw a plan of 1 to `story.faults_max` faults, in order of time."""
     plan: list[PlannedFault] = []
     least_s, most_s = story.fault_s

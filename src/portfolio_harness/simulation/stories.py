@@ -5,7 +5,7 @@ from typing import Final
 
 
 @dataclass(frozen=True)
-class Story:
+class TrialStory:
     """The times of a trial, in seconds from its beginning."""
 
     clients_s: float  # when the clients connect
@@ -17,9 +17,9 @@ class Story:
     short_token_s: float  # of one client, whose token expires during the trial
 
 
-SHORT: Final = Story(
+SHORT: Final = TrialStory(
     clients_s=0.5, warm_s=0.8, faults_s=1.0, fault_s=(0.3, 6.0), brevity=3, faults_max=2, short_token_s=2.0
 )
-LONG: Final = Story(
+LONG: Final = TrialStory(
     clients_s=1.0, warm_s=2.0, faults_s=4.0, fault_s=(0.3, 5.0), brevity=1, faults_max=4, short_token_s=5.0
 )

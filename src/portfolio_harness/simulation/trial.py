@@ -18,7 +18,7 @@ from portfolio_harness.simulation.judge import Fault
 from portfolio_harness.simulation.links import SimulatedClient
 from portfolio_harness.simulation.machine import simulated_machine
 from portfolio_harness.simulation.makers import REPEAT_RATIO
-from portfolio_harness.simulation.stories import Story
+from portfolio_harness.simulation.stories import TrialStory
 from portfolio_harness.simulation.virtual_loop import EPOCH_S, SimulationStuck, VirtualLoop
 from portfolio_harness.simulation.world import LEASE_MS, OPERATOR_URL, SETTINGS, SHARDS, SharedMetrics, World
 from portfolio_realtime.portfolio_calculator import loop_delay, totals_refresh
@@ -59,7 +59,7 @@ class Verdict:
 class Simulation:
     """Runs trials, in a process that does nothing else; what all trials share is made once."""
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: TrialStory) -> None:
         self._story = story
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self._metrics = SharedMetrics()

@@ -13,7 +13,7 @@ from portfolio_harness.simulation.judge import SimulationJudge, WatcherHistory
 from portfolio_harness.simulation.links import SimulatedClient, SimulatedLink, SimulatedNetwork
 from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
 from portfolio_harness.simulation.makers import SimulatedCollector, SimulatedConsumer
-from portfolio_harness.simulation.stories import Story
+from portfolio_harness.simulation.stories import TrialStory
 from portfolio_harness.simulation.virtual_loop import SimulatedProcess, VirtualLoop
 from portfolio_harness.simulation.watchers import SimulatedServer, SimulatedWatcher
 from portfolio_realtime import config
@@ -76,7 +76,7 @@ class Running:
 class World:
     """Two of every service, one Valkey, and the clients. The seed decides everything."""
 
-    def __init__(self, seed: int, story: Story, loop: VirtualLoop, metrics: SharedMetrics) -> None:
+    def __init__(self, seed: int, story: TrialStory, loop: VirtualLoop, metrics: SharedMetrics) -> None:
         self._story = story
         self.rng = random.Random(seed)
         self.loop = loop
