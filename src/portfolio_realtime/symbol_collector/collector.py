@@ -364,7 +364,8 @@ class Collector:
             statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
             ended = now(self._clock)
             if statement is not None:
-                await self._history.know_since(cash_flows.cut_off_ns(statement.state.balance_asof))
+                day_ns = cash_flows.cut_off_ns(statement.state.balance_asof)
+                await self._history.know_since(day_ns, account_id)
             self._untried.discard(account_id)
             self._silence.note_answer()
             self._failures.pop(account_id, None)

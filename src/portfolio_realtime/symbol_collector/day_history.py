@@ -63,13 +63,17 @@ class DayHistory:
                 return cash_flows.cut_off_ns(statement.state.balance_asof)
         return None
 
-    async def know_since(self, since_ns: int) -> None:
-        """Replay the day's bookings. Without them accounts are served, and day P&L is null."""
+    async def know_since(self, since_ns: int, account_id: str | None = None) -> None:
+        """Replay the day's bookings. Without them accounts are served, and day P&L is null.
+
+        If the former statement of this account was not explained, its late bookings are looked for.
+        """
+        is_whole = account_id is not None and self._records.is_unexplained(account_id)
         now_ns = self._clock.now_ns()
         if self._failed_ns is not None and now_ns - self._failed_ns < HISTORY_AGAIN_NS:
             return
         try:
-            await self._follower.know_history_since(since_ns)
+            await self._follower.know_history_since(since_ns, is_whole=is_whole)
         except (BrokerUnavailable, PayloadRefused) as error:
             self._failed_ns = self._clock.now_ns()
             log.error("the day's bookings are unknown: day P&L is not published", reason=str(error))

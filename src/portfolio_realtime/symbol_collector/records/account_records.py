@@ -94,6 +94,11 @@ class AccountRecords:
         record = self._records.get(account_id)
         return record.look_again_ns if record else None
 
+    def is_unexplained(self, account_id: str) -> bool:
+        """Whether the account's statements have something that no booking explains."""
+        record = self._records.get(account_id)
+        return record is not None and record.is_unexplained
+
     def list_accounts(
         self, account_ids: Iterable[str], *, is_whole: bool = True
     ) -> tuple[list[str], list[str]]:

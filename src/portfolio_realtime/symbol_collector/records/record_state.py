@@ -91,6 +91,11 @@ class RecordState:
         """Whether the broker's equity was not ours, all else being equal, when they were last compared."""
         return Reason.EQUITY in self._reasons
 
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether a statement has something that no booking explains."""
+        return self._contradiction is not None or bool(self._unexplained)
+
     def relearn_classes(self) -> None:
         """Apply the asset classes that positions have stated for symbols held or traded here."""
         for one in self._booked:

@@ -59,8 +59,11 @@ class Follower(Protocol):
         """Wait until bookings may have been missed; then every account must be fetched."""
         ...
 
-    async def know_history_since(self, since_ns: int) -> None:
-        """Apply everything booked since then. Raises BrokerUnavailable, PayloadRefused."""
+    async def know_history_since(self, since_ns: int, *, is_whole: bool = False) -> None:
+        """Apply everything booked since then. Raises BrokerUnavailable, PayloadRefused.
+
+        `is_whole`: a statement has something that no booking explains, so a late booking is looked for.
+        """
         ...
 
 

@@ -148,8 +148,11 @@ class EventFollower:
             self._gap_since_ns = None
             self._has_gap.clear()
 
-    async def know_history_since(self, since_ns: int) -> None:
-        """Replay, once, what happened since then, at most HISTORY_NS_MAX ago. Raises BrokerError."""
+    async def know_history_since(self, since_ns: int, *, is_whole: bool = False) -> None:
+        """Replay, once, what happened since then, at most HISTORY_NS_MAX ago. Raises BrokerError.
+
+        A late booking is an event of the stream, so `is_whole` adds nothing.
+        """
         async with self._history_turn:
             now_ns = self._clock.now_ns()
             since_ns = max(since_ns, now_ns - HISTORY_NS_MAX)

@@ -2,7 +2,8 @@
 
 The Trading API's stream has no history, so the rows decide. Each row is applied once, by its id. The id of a
 cash row is that of its day's midnight and sorts below fills that came earlier. Cash rows and fills are
-therefore read separately, newest first, until a page has nothing new.
+therefore read separately, newest first, until a page has nothing new. A row may be booked for an older date,
+or canceled, behind such a page: when a statement has something unexplained, the day's rows are read whole.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ LOOKS_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)  # pauses before reads: the activiti
 HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S
 MARGIN_NS: Final = 24 * 3600 * NS_PER_S  # read before the wanted time, because rows are ordered by date
 PAGES_MAX: Final = 200  # per read: 20,000 rows
+WHOLE_AGAIN_S: Final = 60.0  # between two readings of the whole day …
+WHOLE_PAGE_S: Final = 3.0  # … or this long for each page of the former one: a tenth of the requests
 SEEN_MAX: Final = 50_000
 LISTEN_PAUSE_S_MIN: Final = 1.0
 LISTEN_PAUSE_S_MAX: Final = 60.0  # the longest pause while the stream is refused; polling goes on
@@ -62,6 +65,8 @@ class TradingFollower:
         self._inbox = inbox
         self._account_id = ""
         self._since_ns: int | None = None
+        self._whole_again_s = 0.0  # monotonic; the whole day is not read again before
+        self._pages = 0  # read so far
         self._turn = asyncio.Lock()
         self._seen: dict[str, None] = {}
         self._pending: dict[str, None] = {}  # ids of rows whose booking has not happened yet
@@ -118,7 +123,7 @@ class TradingFollower:
                 await self._wait_prompted()
             if self._since_ns is not None:
                 async with self._turn:
-                    await self._read(self._since_ns, is_deep=False)
+                    await self._read(self._since_ns)
             self.lost_since_s = None
 
     async def _wait_prompted(self) -> None:
@@ -162,29 +167,46 @@ class TradingFollower:
         await self._has_gap.wait()
         self._has_gap.clear()
 
-    async def know_history_since(self, since_ns: int) -> None:
+    async def know_history_since(self, since_ns: int, *, is_whole: bool = False) -> None:
         """Apply what was booked since then, at most HISTORY_NS_MAX ago; read again at each call.
 
-        After a statement this shows what it contains. Raises BrokerUnavailable, BrokerRefused,
-        PayloadRefused.
+        After a statement this shows what it contains. `is_whole`: read all pages again, if that is due.
+        Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
         """
         async with self._turn:
             if not self._account_id:
                 self._account_id = (await self._client.accounts())[0].account_id
             since_ns = max(since_ns, self._clock.now_ns() - HISTORY_NS_MAX)
-            is_deep = self._since_ns is None or since_ns < self._since_ns
-            count = await self._read(since_ns, is_deep=is_deep)
-            self._since_ns = since_ns if is_deep or self._since_ns is None else self._since_ns
-            if is_deep:
+            if self._since_ns is None or since_ns < self._since_ns:
+                count = await self._read(since_ns, is_first=True)
+                self._since_ns = since_ns
                 log.info("activities read", count=count)
+            elif is_whole and self._clock.monotonic_s() >= self._whole_again_s:
+                await self._read_whole(since_ns)
+            else:
+                await self._read(since_ns)
 
-    async def _read(self, since_ns: int, *, is_deep: bool) -> int:
-        """Apply the new rows. Deep: back to `since_ns`, else until a page has none. Returns their count."""
+    async def _read_whole(self, since_ns: int) -> None:
+        before = self._pages
+        try:
+            count = await self._read(since_ns, is_whole=True)
+            log.info("activities read again for an unexplained change", count=count)
+        finally:
+            pause_s = max(WHOLE_AGAIN_S, WHOLE_PAGE_S * (self._pages - before))
+            self._whole_again_s = self._clock.monotonic_s() + pause_s
+
+    async def _read(self, since_ns: int, *, is_first: bool = False, is_whole: bool = False) -> int:
+        """Apply the new rows and return their count.
+
+        For the first time, and if whole, back to `since_ns`; otherwise until a page has no new row.
+        """
         rows: list[Any] = []
         for category in trading_rows.CATEGORIES:
-            rows += await self._new_rows(category, since_ns, is_deep)
+            rows += await self._new_rows(category, since_ns, is_first or is_whole)
+        if not is_first:
+            rows = [row for row in rows if self._is_new(row, since_ns - MARGIN_NS)]
         now_ns = self._clock.now_ns()
-        seen_ns = None if is_deep else now_ns
+        seen_ns = None if is_first else now_ns
         for row in reversed(rows):
             try:
                 activity = parse.activity(self._event(row, seen_ns, now_ns))
@@ -194,6 +216,12 @@ class TradingFollower:
                 self._inbox.take_activity(activity, is_live=False)
                 self._note(row)
         return len(rows)
+
+    def _is_new(self, row: Any, read_from_ns: int) -> bool:
+        """Whether a row has appeared or changed. One from before what was read first may be an old one."""
+        about_ns = trading_rows.about_ns(row)
+        is_known = trading_rows.row_id(row).partition("/")[0] in self._seen
+        return is_known or about_ns is None or about_ns >= read_from_ns
 
     def _event(self, row: Any, seen_ns: int | None, now_ns: int) -> dict[str, Any]:
         name = trading_rows.row_id(row)
@@ -217,6 +245,7 @@ class TradingFollower:
         token: str | None = None
         for _ in range(PAGES_MAX):
             rows = await self._client.activities(category, token)
+            self._pages += 1
             page = {trading_rows.row_name(row): row for row in rows}
             new = {name: row for name, row in page.items() if name not in self._seen}
             found.update(new)
