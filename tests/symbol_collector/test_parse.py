@@ -117,6 +117,12 @@ def test_the_broker_s_prices_are_kept_beside_the_positions() -> None:
         # the two disagree, or there is no whole number: nobody knows better than the standard
         ({"current_price": "0.01", "market_value": "3.96", "avg_entry_price": "2", "cost_basis": "800"}, 100),
         ({"current_price": "1.50", "market_value": "603.00", "cost_basis": None}, 100),
+        # an entry price that is rounded: 2000 / (4 × 3.333) is 150.015
+        (
+            {"current_price": "1", "market_value": "600", "avg_entry_price": "3.333", "cost_basis": "2000"},
+            150,
+        ),
+        ({"current_price": None, "avg_entry_price": "3.333", "cost_basis": "2000"}, 150),
     ],
 )
 def test_an_options_multiplier_is_what_the_brokers_figures_show(

@@ -41,11 +41,17 @@ class Holding(msgspec.Struct, frozen=True, gc=False):
     cost_basis: Decimal
     stated_multiplier: Decimal | None = None  # from the broker's own figures
     is_cost_known: bool = True  # false: no booking states the cost of a part of it
+    is_multiplier_disputed: bool = False  # the broker's own figures contradict each other
 
     @property
     def multiplier(self) -> Decimal:
         """Shares per contract; 1 for all but options."""
         return self.stated_multiplier or multiplier_of(self.asset_class)
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether the symbol is that of an adjusted contract, which may not have 100 shares."""
+        return _ADJUSTED_OPTION.fullmatch(self.symbol) is not None
 
 
 class AccountState(msgspec.Struct, frozen=True):

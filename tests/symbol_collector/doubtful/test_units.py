@@ -4,8 +4,11 @@ from decimal import Decimal
 
 import pytest
 
+from portfolio_realtime.symbol_collector.model import Statement
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
+from portfolio_realtime.symbol_collector.sources import parse
 from tests.support.account_records import known
-from tests.symbol_collector.bookings import at_s, booking
+from tests.symbol_collector.bookings import DAY, at_s, booking
 
 STANDARD, ADJUSTED = "AAPL261218C00200000", "MDU1261218C00050000"
 
@@ -37,3 +40,46 @@ def test_a_contract_of_another_size_is_marked(kind: str, symbol: str, amount: st
     assert [one.quantity for one in told.positions] == [2]
     assert (told.unconfirmed is not None) == is_marked
     assert (record.look_again_ns is not None) == is_marked
+
+
+@pytest.mark.parametrize(
+    ("symbol", "figures", "is_marked"),
+    [
+        (STANDARD, {}, False),
+        (STANDARD, {"market_value": "1000", "current_price": "5"}, False),
+        (STANDARD, {"market_value": "1500", "current_price": "5", "cost_basis": "1000"}, True),
+        (STANDARD, {"market_value": "1003.33", "current_price": "5"}, True),  # of no whole number
+        (ADJUSTED, {}, True),
+        (ADJUSTED, {"market_value": None, "current_price": "5", "cost_basis": None}, True),
+        (ADJUSTED, {"market_value": "1500", "current_price": "5"}, False),
+        (ADJUSTED, {"market_value": "1000", "current_price": "5", "cost_basis": "1500"}, True),
+    ],
+)
+def test_a_contract_is_marked_until_a_statement_shows_its_size(
+    symbol: str, figures: dict[str, str | None], is_marked: bool
+) -> None:
+    """Also where statements agree in all else. What one has shown stays known."""
+    stated = {"symbol": symbol, "asset_class": "us_option", "qty": "2", "side": "long"}
+    position = {**stated, "avg_entry_price": "5", **figures}
+    record = AccountRecord("alice")
+    for at in (0, 30, 60):
+        record.observe(_stated([position]), at_s(at), at_s(at))
+        unconfirmed = record.account(1, 0).unconfirmed
+        assert (unconfirmed is not None) == is_marked
+        assert unconfirmed is None or unconfirmed.reason == "contract size unknown"
+        assert record.look_again_ns is None  # the next statement is early enough
+    shown = {**stated, "market_value": "1500", "current_price": "5"}
+    for at, one in ((90, shown), (120, stated)):
+        record.observe(_stated([one]), at_s(at), at_s(at))
+        assert record.account(1, 0).unconfirmed is None
+
+
+def _stated(positions: list[dict[str, str | None]]) -> Statement:
+    account = {
+        "status": "ACTIVE",
+        "currency": "USD",
+        "cash": "1000",
+        "last_equity": "2000",
+        "balance_asof": DAY,
+    }
+    return parse.statement("alice", account, positions)

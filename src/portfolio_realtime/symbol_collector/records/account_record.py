@@ -226,6 +226,7 @@ class AccountRecord(DriftingRecord):
         if outcome is Outcome.FIRST:
             self._check_first(statement.state, ended_ns)
         self._note_reasons(statement, outcome, ended_ns)
+        self._note_units(statement, ended_ns)
         return outcome
 
     # Bookings: inside the statement that the balances rest on, after it, or uncertain

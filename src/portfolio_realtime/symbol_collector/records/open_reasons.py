@@ -21,6 +21,7 @@ class Reason(StrEnum):
     UNREADABLE = "statement refused"
     EQUITY = "equity differs"  # at the same cash, quantities and prices
     HOLD = "cash may be held back"
+    UNIT = "contract size unknown"  # counted as 100 shares, and no statement has shown how many
 
 
 class OpenReasons:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.model import ZERO, Account, Bookings, Confirmation, Position
+from portfolio_realtime.model import US_OPTION, ZERO, Account, Bookings, Confirmation, Position
 from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import (
     CASH,
@@ -133,6 +133,23 @@ class RecordState:
                 self._balances.add_cash(more)
                 self._applied[place] = restated, msgspec.structs.replace(effect, cash=effect.cash + more)
         self._sum_up_day()
+
+    def _note_units(self, statement: Statement, now_ns: int) -> None:
+        """Mark the account while nothing shows how many shares a contract has that may not have 100."""
+        held = self._balances.holdings
+        if any(self._is_unit_unknown(statement.holdings.get(symbol, held[symbol])) for symbol in held):
+            self._reasons.note(Reason.UNIT, now_ns, {})
+        else:
+            self._reasons.settle(Reason.UNIT)
+
+    def _is_unit_unknown(self, holding: Holding) -> bool:
+        if holding.asset_class != US_OPTION:
+            return False
+        if holding.is_multiplier_disputed or holding.symbol in self._multipliers:
+            return holding.is_multiplier_disputed
+        return holding.is_adjusted or any(
+            one.symbol == holding.symbol and differences.is_of_another_unit(one) for one in self._booked
+        )
 
     def account(self, version: int, as_of_ns: int) -> Account:
         """The record for other services. Only after the first statement."""

@@ -15,7 +15,7 @@ import msgspec
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerError
-from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO
+from portfolio_realtime.model import CRYPTO, US_EQUITY, ZERO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.model import (
     CANCELED,
@@ -33,9 +33,9 @@ from portfolio_realtime.symbol_collector.model import (
     multiplier_of,
     paid_in,
 )
+from portfolio_realtime.symbol_collector.sources.contract_size import shown_multiplier
 from portfolio_realtime.symbol_collector.sources.moved_symbols import is_exchange, moved_symbol
 
-_BOND_STEP: Final = Decimal("0.0001")
 _SIDES: Final = {"long": 1, "short": -1}
 _COINS: Final = ("OCT", activity_types.CRYPTO_FEE)  # types whose symbol may be a single coin
 _GROUP_NAMES: Final = ("group_id", "ca_id")  # the first is optional; all legs have the same action
@@ -207,14 +207,19 @@ def _position(payload: Any) -> _Position:
         _number_if_any(fields, name) for name in ("cost_basis", "market_value", "current_price")
     )
     cost_basis = stated_cost or ZERO
-    is_unit_known = asset_class in (US_EQUITY, CRYPTO)
+    multiplier, is_disputed = None, False
+    if asset_class not in (US_EQUITY, CRYPTO):
+        entry_price = _number_if_any(fields, "avg_entry_price")
+        figures = (market_value, price), (stated_cost, entry_price)
+        multiplier, is_disputed = shown_multiplier(asset_class, quantity, figures)
     held = Holding(
         symbol=_held_symbol(fields, asset_class),
         asset_class=asset_class,
         quantity=quantity,
         cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
-        stated_multiplier=None if is_unit_known else _stated_multiplier(fields, quantity, asset_class),
+        stated_multiplier=multiplier,
         is_cost_known=stated_cost is not None,
+        is_multiplier_disputed=is_disputed,
     )
     return _Position(held, market_value, price)
 
@@ -230,23 +235,6 @@ def _asset_class(fields: Mapping[str, Any]) -> str:
 def _held_symbol(fields: Mapping[str, Any], asset_class: str) -> str:
     symbol = market_symbol(_text(fields, "symbol"), asset_class)
     return intern(coin(symbol) if asset_class == CRYPTO else symbol)
-
-
-def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class: str) -> Decimal | None:
-    """Shares per contract according to the broker's figures, or None if they do not agree.
-
-    A position does not state its contract's multiplier, and that of an adjusted contract may differ from 100.
-    Classes other than equities and coins may be priced per 100 of the face value: a bond counts 0.01.
-    """
-    step = Decimal(1) if asset_class == US_OPTION else _BOND_STEP
-    shown: set[Decimal | None] = set()
-    for total_name, price_name in (("market_value", "current_price"), ("cost_basis", "avg_entry_price")):
-        total = abs(_number_if_any(fields, total_name) or ZERO)
-        units = abs(quantity * (_number_if_any(fields, price_name) or ZERO))
-        if total and units:
-            multiplier = (total / units).quantize(step)
-            shown.add(multiplier if abs(multiplier * units - total) <= CENT else None)
-    return (shown.pop() or None) if len(shown) == 1 else None
 
 
 def activity(payload: Any) -> Activity:
