@@ -44,6 +44,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     is_cost_known: bool = True  # false: a part of the cost is in no booking and in no statement yet
     is_day_cost_known: bool = True  # false after a booking without the value of its quantity
 
+    @property
+    def price_name(self) -> str:
+        """The symbol whose mark is its price. A class without a feed has none, even if the symbol had."""
+        return self.symbol if self.asset_class in PRICED_CLASSES else f"{self.symbol} {self.asset_class}"
+
 
 class Unconfirmed(msgspec.Struct, frozen=True, gc=False):
     """The broker has contradicted a record, or has not confirmed it yet."""

@@ -376,7 +376,7 @@ class Book:
     def _fill(self, row: int, held: Sequence[Position]) -> None:
         start, end = int(self._pointers[row]), int(self._pointers[row + 1])
         filled = start + len(held)
-        columns = [self.column(position.symbol) for position in held]
+        columns = [self.column(position.price_name) for position in held]
         self._column_of[start:filled] = columns
         self._is_held[columns] = True
         self._quantity[start:filled] = [float(position.quantity * position.multiplier) for position in held]

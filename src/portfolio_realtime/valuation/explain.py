@@ -103,9 +103,9 @@ def _unconfirmed(account: Account) -> dict[str, Any] | None:
 def _usable(account: Account, marks: Mapping[str, Mark]) -> dict[str, Mark]:
     """The marks of held symbols. A mark from before a split is a price of other shares and is left out."""
     return {
-        p.symbol: marks[p.symbol]
+        p.symbol: marks[p.price_name]
         for p in account.positions
-        if p.symbol in marks and marks[p.symbol].as_of_ns >= p.marks_from_ns
+        if p.price_name in marks and marks[p.price_name].as_of_ns >= p.marks_from_ns
     }
 
 

@@ -281,11 +281,11 @@ class Valuer:
 
     def _prices(self, account: Account) -> dict[str, float]:
         marks = self.book.marks
-        return {p.symbol: marks[p.symbol].price for p in account.positions if self._is_priced(p)}
+        return {p.symbol: marks[p.price_name].price for p in account.positions if self._is_priced(p)}
 
     def _is_priced(self, position: Position) -> bool:
         """Whether there is a mark and the value is below WORTH_MAX; a larger one must be an error."""
-        mark = self.book.marks.get(position.symbol)
+        mark = self.book.marks.get(position.price_name)
         units = float(position.quantity) * float(position.multiplier)
         return mark is not None and abs(units * mark.price) < WORTH_MAX
 
@@ -366,7 +366,7 @@ class Valuer:
         """The account's rows. Only rows whose mark has changed are encoded again."""
         kept = self._rows.setdefault(account.account_id, {})
         for position in account.positions:
-            mark = self.book.marks.get(position.symbol)
+            mark = self.book.marks.get(position.price_name)
             if position.symbol not in kept or kept[position.symbol][0] is not mark:
                 kept[position.symbol] = (mark, encode_row(position, mark))
         return [(symbol, row) for symbol, (_, row) in kept.items()]
