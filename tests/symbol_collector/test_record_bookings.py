@@ -1,10 +1,12 @@
 """The bookings that are told with a record lead back from it, and say since when they do."""
 
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import pytest
 
-from portfolio_realtime.symbol_collector.model import Activity
+from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.records import record_state as limits
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
@@ -126,6 +128,13 @@ def adjusted(at: float) -> list[Activity]:
     ]
 
 
+def after(cash: int, **changes: Any) -> Statement:
+    """What REST says after the legs; its figures show how many shares the adjusted contract has."""
+    seen = statement(cash, {ADJUSTED: 2}, **changes)
+    sized = msgspec.structs.replace(seen.holdings[ADJUSTED], stated_multiplier=Decimal(100))
+    return msgspec.structs.replace(seen, holdings={ADJUSTED: sized})
+
+
 @pytest.mark.parametrize("cash", [1000, 1007])
 def test_a_statement_decides_whether_the_amounts_of_an_adjusted_contract_are_cash(cash: int) -> None:
     """Marked until one that must contain the legs; then nothing is unexplained, whatever it says."""
@@ -135,7 +144,7 @@ def test_a_statement_decides_whether_the_amounts_of_an_adjusted_contract_are_cas
     assert record.account(1, 0).unconfirmed is not None
 
     for second in (21, 25):
-        look(record, statement(cash, {ADJUSTED: 2}), second)
+        look(record, after(cash), second)
 
     account = record.account(1, 0)
     held = {one.symbol: one.quantity for one in account.positions if one.quantity}
@@ -151,7 +160,7 @@ def test_the_first_statement_decides_it_for_what_was_told_before(cash: int) -> N
     for one in adjusted(-20):
         record.apply_activity(one, at_s(-20))
 
-    look(record, statement(cash, {ADJUSTED: 2}, last_cash=1000), 0)
+    look(record, after(cash, last_cash=1000), 0)
 
     account = record.account(1, 0)
     assert (account.cash, account.unexplained, account.unconfirmed) == (cash, {}, None)
