@@ -16,7 +16,8 @@ def test_a_class_without_a_feed_has_no_price_whatever_the_symbol_had() -> None:
     valuer = Valuer(price_ttl_s=60.0, min_update_interval_s=1.0)
     held = {name: account(positions=[position("OLD", 10, asset_class=name)]) for name in (US_EQUITY, "ipo")}
     valuer.watch(held[US_EQUITY], 1, with_positions=False)
-    valuer.apply_marks([mark("OLD", 50)])
+    newest = mark("OLD", 50)
+    valuer.apply_marks([newest])
     assert _told(valuer, 0.0)["equity"] == "1500.00"
     for version, (name, equity, unpriced) in enumerate(
         (("ipo", None, ["OLD"]), (US_EQUITY, "1510.00", []), ("ipo", None, ["OLD"])), 2

@@ -1,5 +1,6 @@
 """How many shares a contract has: 100, unless its symbol, its amount or a position says otherwise."""
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_contract_is_marked_until_a_statement_shows_its_size(
         assert record.account(1, 0).unconfirmed is None
 
 
-def _stated(positions: list[dict[str, str | None]]) -> Statement:
+def _stated(positions: Sequence[Mapping[str, str | None]]) -> Statement:
     account = {
         "status": "ACTIVE",
         "currency": "USD",
