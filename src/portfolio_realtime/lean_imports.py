@@ -14,7 +14,7 @@ RICH: Final = "rich"
 COLOURS: Final = "pygments"  # of httpx on a command line
 RELOADING: Final = "watchfiles"  # uvicorn's, for development
 CRYPTOGRAPHY: Final = ("cryptography.exceptions", "cryptography.hazmat")  # of PyJWT: 47 modules, 4 MB
-OPENTELEMETRY: Final = "opentelemetry"  # FastAPI imports it when it is imported, later
+OPENTELEMETRY: Final = "opentelemetry"  # FastAPI imports it, later
 
 
 @contextlib.contextmanager

@@ -226,8 +226,6 @@ async def serving(
             assert not served.work.done(), served.work.result()
             assert time.monotonic() < give_up, "the server did not get ready"
             await asyncio.sleep(0.02)
-        if is_awaited:  # the first request makes the routes, which takes seconds on a busy machine
-            await served.http.get("/asyncapi.json")
         yield served
     finally:
         await cancel_until_ended([signs])

@@ -1,11 +1,9 @@
-"""The HTTP side of the server: probes, metrics and page at once, the routes for clients when first requested.
+"""The HTTP side of the server: probes, metrics and page without FastAPI, all other routes with it.
 
-FastAPI and the document of all routes take more time and memory than the rest of the server, and WebSockets
-need neither. They are imported when the first request comes that does, in a thread.
+The routes are made before the server listens: made at the first request, they kept values back for seconds
+on a busy machine.
 """
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Final
@@ -26,7 +24,6 @@ from portfolio_realtime.websocket_server.http_api.problems import refused
 COMPRESSED_BYTES_MIN: Final = 1024
 COMPRESSION_LEVEL: Final = 5
 OF_CLIENTS: Final = ("/v1/", "/api/")
-TURN_S: Final = 0.0005  # after which the import lets the event loop go on
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -51,24 +48,25 @@ class Front:
     """Answers what needs no FastAPI, and hands the rest on."""
 
     def __init__(self, gateway: Gateway, instance: str, queries: AccountQueries) -> None:
-        self._gateway = gateway
-        self._queries = queries
-        self._operations = Operations(gateway, instance)
+        # Not with the module: settings that are wrong are told without FastAPI.
+        from portfolio_realtime.websocket_server.http_api.routes import build_app
+
+        operations = Operations(gateway, instance)
         self._answers: dict[str, Answer] = {
-            "/health": self._operations.health,
-            "/ready": self._operations.ready,
-            "/metrics": self._operations.metrics,
+            "/health": operations.health,
+            "/ready": operations.ready,
+            "/metrics": operations.metrics,
         }
         if gateway.settings.demo_page:
-            self._answers["/demo/session"] = self._operations.demo_session
+            self._answers["/demo/session"] = operations.demo_session
         self._files = page_files()
-        self._building: asyncio.Task[ASGIApp] | None = None
+        self._routes = build_app(gateway, operations, queries, self._files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path: str = scope["path"]
         if path.startswith(OF_CLIENTS) or path in DOCUMENTS:
-            app = await self._routes()
+            app: ASGIApp = self._routes
         else:
             app = self._answered
         await app(scope, receive, send)
@@ -80,18 +78,3 @@ class Front:
             await response(scope, receive, send)
         except HTTPException as error:
             await refused(error)(scope, receive, send)
-
-    async def _routes(self) -> ASGIApp:
-        if self._building is None:
-            self._building = asyncio.create_task(asyncio.to_thread(self._build))
-        return await asyncio.shield(self._building)
-
-    def _build(self) -> ASGIApp:
-        interval_s = sys.getswitchinterval()
-        sys.setswitchinterval(TURN_S)
-        try:
-            from portfolio_realtime.websocket_server.http_api.routes import build_app
-
-            return build_app(self._gateway, self._operations, self._queries, self._files)
-        finally:
-            sys.setswitchinterval(interval_s)
