@@ -83,7 +83,7 @@ page: frontend-app/node_modules/.installed  ## the server's own page, built into
 package-check: frontend-app/node_modules/.installed  ## live-portfolio packed and installed into empty Next, Vite and React 18 projects
 	$(NPM) run --silent package-check -w live-portfolio
 
-check: lint test simulate  ## the gate: everything that must hold before a commit
+check: lint test  ## the gate: everything that must hold before a commit
 
 format: install  ## format and mend what can be mended
 	$(BIN)/ruff format src tests benchmarks deploy docs run_tests.py
